@@ -1,0 +1,214 @@
+"""Tiny environments with known answers, as Gymnasium ids like probes:Probe1-v0.
+
+1 to 5 are Andy Jones's (Debugging Reinforcement Learning Systems, 2021). After Probe9 come spaces and
+rewards that scripts must take or refuse.
+"""
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+VECTOR = Box(-np.inf, np.inf, (1,), np.float32)
+TORQUE = Box(-1, 1, (1,), np.float32)
+
+
+class Probe(gym.Env):
+    """Base: `t` counts the steps of an episode, `obs` is a number or an array that fits observation_space."""
+
+    observation_space, action_space, length = VECTOR, Discrete(1), 1
+    terminal = True  # what the end of an episode is: a terminal state, or a time limit
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.obs = 0, self.first()
+        return self.pack(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        reward = self.reward(action)
+        self.t += 1
+        self.obs = self.next()
+        ended = self.t == self.length
+        return self.pack(), float(reward), ended and self.terminal, ended and not self.terminal, {}
+
+    def pack(self):
+        return np.full((1,), self.obs, np.float32)
+
+    def first(self):
+        return 0.0
+
+    def next(self):
+        return self.obs
+
+    def reward(self, action):
+        return 1.0
+
+
+class Probe1(Probe):
+    """Q = 1."""
+
+
+class Probe2(Probe):
+    """Q(+1) = 1, Q(-1) = -1."""
+
+    def first(self):
+        return float(self.np_random.choice([-1, 1]))
+
+    def reward(self, action):
+        return self.obs
+
+
+class Probe3(Probe):
+    """Q(1) = 1, Q(0) = gamma."""
+
+    length = 2
+
+    def next(self):
+        return float(self.t)
+
+    def reward(self, action):
+        return self.t
+
+
+class Probe4(Probe):
+    """Q = [-1, 1]."""
+
+    action_space = Discrete(2)
+
+    def reward(self, action):
+        return 2 * action - 1
+
+
+class Probe5(Probe2):
+    """Q(s, the action of its sign) = 1, the other -1."""
+
+    action_space = Discrete(2)
+
+    def reward(self, action):
+        return 1 if (action == 1) == (self.obs > 0) else -1
+
+
+class Probe6(Probe):
+    """Q = 1 / (1 - gamma): cut by a time limit after 10 steps."""
+
+    length, terminal = 10, False
+
+
+class Probe7(Probe):
+    """Observation: 10 times the number of the episode, plus the step in it."""
+
+    length, episode = 2, -1
+
+    def first(self):
+        self.episode += 1
+        return 10.0 * self.episode
+
+    def next(self):
+        return 10.0 * self.episode + self.t
+
+
+class Probe8(Probe):
+    """No reward, one step: only the entropy counts."""
+
+    action_space = TORQUE
+
+    def reward(self, action):
+        return 0
+
+
+class Probe9(Probe3):
+    """Probe 3 with a continuous action."""
+
+    action_space = TORQUE
+
+
+class Limit(Probe):
+    """Reward 3 in each of the 5 steps up to the time limit; any of two actions."""
+
+    action_space, length, terminal = Discrete(2), 5, False
+
+    def reward(self, action):
+        return 3
+
+
+class Start5(Probe4):
+    """The actions are 5 and 6; 6 is right."""
+
+    action_space = Discrete(2, start=5)
+
+    def reward(self, action):
+        return 2 * (action - 5) - 1
+
+
+class NaNReward(Limit):
+    """The reward is not a number from the 700th step of an environment on."""
+
+    steps = 0
+
+    def reward(self, action):
+        self.steps += 1
+        return np.nan if self.steps >= 700 else 0
+
+
+class DictObs(Probe4):
+    observation_space = Dict(place=VECTOR, speed=VECTOR)
+
+    def pack(self):
+        return {"place": super().pack(), "speed": super().pack()}
+
+
+class SmallImage(Probe4):
+    observation_space = Box(0, 255, (10, 10, 4), np.uint8)
+
+    def pack(self):
+        return np.zeros((10, 10, 4), np.uint8)
+
+
+class Float64(Probe4):
+    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+
+    def pack(self):
+        return super().pack().astype(np.float64)
+
+
+class MatrixObs(Probe4):
+    observation_space = Box(-1, 1, (2, 3), np.float32)
+
+    def pack(self):
+        return np.zeros((2, 3), np.float32)
+
+
+class ByteVector(Probe4):
+    """A vector of bytes, like an Atari game's RAM: numbers, no pixels."""
+
+    observation_space = Box(0, 255, (3,), np.uint8)
+
+    def pack(self):
+        return np.zeros(3, np.uint8)
+
+
+class IntVector(Probe4):
+    observation_space = Box(0, 255, (3,), np.int64)
+
+    def pack(self):
+        return np.zeros(3, np.int64)
+
+
+class InfiniteBox(Probe8):
+    action_space = Box(-np.inf, np.inf, (1,), np.float32)
+
+
+class TwoWheels(Probe4):
+    """Two discrete actions at once; the reward counts those that are 1, less one."""
+
+    action_space = MultiDiscrete([2, 3])
+
+    def reward(self, action):
+        return (np.asarray(action) == 1).sum() - 1
+
+
+for name, cls in list(globals().items()):
+    if isinstance(cls, type) and issubclass(cls, Probe) and cls is not Probe:
+        gym.register(f"{name}-v0", entry_point=cls)

@@ -1,0 +1,18 @@
+"""Every script learns its small task with its default flags; fixed seeds, fixed numbers of transitions."""
+import pytest
+from common import EVAL, SCRIPTS, end, start
+
+# script: (flags, seeds, the mean return that the final evaluation must reach). On CartPole-v1 a random policy
+# gets about 20, and 475 counts as solved. What the variants must reach only shows that they learn.
+TASK = {script: ([], ["1"], 100.0) for script in SCRIPTS}
+TASK["dqn"] = [], ["1", "2"], 475.0
+TASK["sac"] = ["--env-id", "Pendulum-v1"], ["1"], -200.0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_solves_its_task(script, tmp_path):
+    flags, seeds, threshold = TASK[script]
+    started = [start(script, *flags, "--seed", seed, cwd=tmp_path) for seed in seeds]
+    lines = [end(process).out.splitlines()[-1] for process in started]
+    means = dict(zip(seeds, (float(EVAL.fullmatch(line)[1]) for line in lines), strict=True))
+    assert all(mean >= threshold for mean in means.values()), means
