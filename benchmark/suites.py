@@ -1,0 +1,63 @@
+"""The suites of learning curves: which scripts on which environment, with which flags and seeds."""
+import ast
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+VALUE = "dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn"
+POLICY = "reinforce", "vpg", "a2c", "ppo"
+PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --learning-starts 10000" \
+       " --target-network-frequency 1000"
+GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
+SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
+
+# suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
+# docstring for this environment; if there are none, its defaults.
+SUITES = {
+    "cartpole": [(name, name, "CartPole-v1", None, 10) for name in VALUE + POLICY],
+    "acrobot": [(name, name, "Acrobot-v1", None, 10) for name in VALUE + POLICY],
+    "pendulum": [(name, name, "Pendulum-v1", None, 5) for name in (*POLICY, "sac")],
+    "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
+    "pong": [("dqn", "dqn", "ALE/Pong-v5", GREEDY, 1),
+             ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
+             *[(name, name, "ALE/Pong-v5", PONG if name == "noisy_dqn" else GREEDY, 1)
+               for name in VALUE[1:]]],
+    "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
+                  for name, flags in (("SGD", SGD), ("Adam", ADAM)) for reduction in ("sum", "mean")],
+    "a2c-steps": [(f"num-steps {n}", "a2c", "CartPole-v1", f"--num-steps {n}", 10) for n in (1, 10)],
+    "ppo-envs": [(f"num-envs {n}", "ppo", "CartPole-v1", f"--num-envs {n}", 10) for n in (1, 2, 4, 8)],
+}
+
+
+class Run(NamedTuple):
+    suite: str
+    label: str
+    script: str
+    environment: str
+    seed: str
+    command: str  # as one would type it
+
+    def key(self) -> dict:
+        """The cells that tell its rows from those of the suite's other runs."""
+        return {name: getattr(self, name) for name in ("label", "script", "environment", "seed")}
+
+
+def run_line(script: str, env: str) -> str:
+    """Flags of the first command under Run in the script's docstring that names this environment."""
+    text = ast.get_docstring(ast.parse((ROOT / f"{script}.py").read_text())).partition("\nRun:")[2]
+    lines = [line.split() for line in text.replace("\\\n", " ").splitlines() if env in line.split()]
+    return " ".join(lines[0][2:]).replace(f"--env-id {env}", "") if lines else ""
+
+
+def runs_of(suite: str, only=None, seeds=None, total_timesteps=None) -> list[Run]:
+    """Runs of the suite, the first seed of every script first; scripts that are not there are left out."""
+    found = []
+    for label, script, env, flags, count in SUITES[suite]:
+        if only and script not in only or not (ROOT / f"{script}.py").exists():
+            continue
+        flags = run_line(script, env) if flags is None else flags
+        flags += f" --total-timesteps {total_timesteps}" if total_timesteps else ""
+        for seed in map(str, seeds or range(1, count + 1)):
+            words = f"python {script}.py --env-id {env} --seed {seed} {flags}".split()
+            found.append(Run(suite, label, script, env, seed, " ".join(words)))
+    return sorted(found, key=lambda run: int(run.seed))
