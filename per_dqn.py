@@ -68,7 +68,7 @@ class Args:
     # changed from dqn.py: exponents of the priorities and of the weights
     per_alpha: float = 0.6  # alpha, 0 draws uniformly
     per_beta: float = 0.4  # beta at the start; it grows to 1
-    per_eps: float = 1e-6  # eps, added to every priority
+    per_eps: float = 1e-6  # eps > 0, added to every priority
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
@@ -149,9 +149,8 @@ class ReplayBuffer:
     the next row begins another, and `final` has the observation that it ended with.
     """
 
-    def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float,
-                 alpha: float, eps: float):
-        self.n_step, self.gamma, self.alpha, self.eps = n_step, gamma, alpha, eps
+    def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
+        self.n_step, self.gamma = n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
         # `size` to draw, the newest n rows, whose windows are open, and the oldest, whose stacks lost frames
         self.rows = math.ceil(size / num_envs) + n_step + self.stack - 1
@@ -188,8 +187,7 @@ class ReplayBuffer:
         changed = np.concatenate([*self.changed, np.empty(0, np.int64)])
         self.changed.clear()
         self.tree.set(changed, self.priority.reshape(-1)[changed])
-        total = self.tree.node[1]
-        prefix = (np.arange(batch_size) + rng.random(batch_size)) * total / batch_size
+        prefix = (np.arange(batch_size) + rng.random(batch_size)) * self.tree.node[1] / batch_size
         index = self.tree.find(prefix)
         start, env = np.divmod(index, self.action.shape[1])
         priority = self.priority[start, env]
@@ -208,9 +206,9 @@ class ReplayBuffer:
                   terminated.astype(np.float32), next_obs, weight.astype(np.float32))
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays), index)
 
-    def update_priorities(self, index: np.ndarray, td_error: torch.Tensor) -> None:
+    def update_priorities(self, index: np.ndarray, td_error: torch.Tensor, alpha: float, eps: float) -> None:
         """p = |TD error| + eps for the transitions of a batch, (B,) and (B,). Section 3.3."""
-        priority = (td_error.abs().double().cpu().numpy() + self.eps) ** self.alpha
+        priority = (td_error.abs().double().cpu().numpy() + eps) ** alpha
         self.priority.reshape(-1)[index] = priority
         self.highest[0] = max(self.highest[0], priority.max())
         self.changed.append(index)
@@ -450,6 +448,7 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
+# changed from dqn.py: what the priorities need
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
@@ -459,12 +458,14 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "per_alpha")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}
     if args.resume and args.evaluate or state and not needed <= state.keys():
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
+    if args.per_eps == 0:
+        fail("--per-eps must be above 0: what has no TD error would never be drawn again")
     if args.buffer_size < max(args.batch_size, args.num_envs):
         fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")
     if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
@@ -478,7 +479,8 @@ def check(args: Args, state: dict) -> tuple:
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, gym.spaces.Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
-    size = args.buffer_size * (14 + (84 * 84 if pixels else 4 * shape[0]))
+    # of 54 bytes 40 are the priority's: 8, and up to 32 in the tree
+    size = args.buffer_size * (54 + (84 * 84 if pixels else 4 * shape[0]))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
     if size > memory and not args.evaluate:
         fail(f"--buffer-size {args.buffer_size} takes {size / 1e9:.1f} GB; memory: {memory / 1e9:.1f} GB")
@@ -510,9 +512,7 @@ def train(args: Args, state: dict | None = None) -> None:
             evaluate(args, policy, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, policy)
     optimizer = torch.optim.Adam(q_net.parameters(), lr=args.learning_rate, fused=True)
-    # changed from dqn.py: alpha and eps
-    buffer = ReplayBuffer(args.buffer_size, args.num_envs, obs_shape, args.n_step, args.gamma,
-                          args.per_alpha, args.per_eps)
+    buffer = ReplayBuffer(args.buffer_size, args.num_envs, obs_shape, args.n_step, args.gamma)
     parts = {"q_net": q_net, "target_net": target_net, "optimizer": optimizer, "buffer": buffer}
     if state:
         for name, part in parts.items():
@@ -555,7 +555,7 @@ def train(args: Args, state: dict | None = None) -> None:
             loss.backward()
             optimizer.step()
             # changed from dqn.py: new priorities
-            buffer.update_priorities(batch.index, td_error)
+            buffer.update_priorities(batch.index, td_error, args.per_alpha, args.per_eps)
             losses = {"losses/td_loss": loss.detach(), "losses/td_error": td_error}
 
         # sync

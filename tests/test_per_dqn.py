@@ -1,11 +1,12 @@
 """per_dqn.py: its sum tree against plain sums, its draws, weights and priorities against the paper's."""
 import math
+import os
 import time
 
 import numpy as np
 import pytest
 import torch
-from common import load, train
+from common import SMALL, call, load, run_folder, train
 from test_dqn import Game, Table, batch
 
 dqn, per_dqn = load("dqn"), load("per_dqn")
@@ -15,11 +16,11 @@ CPU, SIZES = "cpu", [1, 2, 3, 5, 8, 13, 100, 129]
 def filled(size, p=None, alpha=0.6, eps=0.0, **fields):
     """A buffer in which `size` transitions can be drawn, leaf i from observation i, with TD errors p."""
     fields = {"num_envs": 1, "obs_shape": (1,), "n_step": 1, "gamma": 0.9, **fields}
-    buffer = per_dqn.ReplayBuffer(size, alpha=alpha, eps=eps, **fields)
+    buffer = per_dqn.ReplayBuffer(size, **fields)
     for i in range(size + 1):
         add(buffer, i)
     if p is not None:
-        buffer.update_priorities(np.arange(size), torch.tensor(p))
+        buffer.update_priorities(np.arange(size), torch.tensor(p), alpha, eps)
     return buffer
 
 
@@ -163,13 +164,13 @@ def test_weights_make_the_mean_uniform():
 
 def test_priorities_by_hand():
     """(|TD error| + eps)^alpha; the highest so far for a new transition, from 1 on, and it never falls."""
-    buffer = filled(5, alpha=0.5, eps=0.25, obs_shape=(1,))
+    buffer = filled(5)
     assert buffer.priority[:, 0].tolist() == [1, 1, 1, 1, 1, 0]
-    buffer.update_priorities(np.array([0, 1]), torch.tensor([-0.31, 0.0]))
+    buffer.update_priorities(np.array([0, 1]), torch.tensor([-0.31, 0.0]), 0.5, 0.25)
     add(buffer, 6)  # row 0 begins again, so that its window is open; that of row 5 is whole
     assert buffer.priority[:, 0] == pytest.approx([0, 0.5, 1, 1, 1, 1])
-    buffer.update_priorities(np.array([1, 2]), torch.tensor([2.0, -8.75]))
-    buffer.update_priorities(np.array([2, 3]), torch.tensor([0.75, 0.75]))
+    buffer.update_priorities(np.array([1, 2]), torch.tensor([2.0, -8.75]), 0.5, 0.25)
+    buffer.update_priorities(np.array([2, 3]), torch.tensor([0.75, 0.75]), 0.5, 0.25)
     assert buffer.priority[:, 0] == pytest.approx([0, 1.5, 1, 1, 1, 1])
     add(buffer, 7)
     assert buffer.priority[:, 0] == pytest.approx([3, 0, 1, 1, 1, 1])
@@ -179,8 +180,8 @@ def test_priorities_by_hand():
 
 def test_equal_places_in_a_batch():
     """One transition may be drawn twice: it gets one priority, and the tree agrees."""
-    buffer = filled(3, alpha=1.0)
-    buffer.update_priorities(np.array([1, 1, 0]), torch.tensor([2.0, 2.0, 5.0]))
+    buffer = filled(3)
+    buffer.update_priorities(np.array([1, 1, 0]), torch.tensor([2.0, 2.0, 5.0]), 1.0, 0.0)
     buffer.sample(np.random.default_rng(0), 1, CPU, 0.4)
     assert buffer.priority[:3, 0].tolist() == [5, 2, 1] and buffer.tree.node[1] == 8
 
@@ -215,8 +216,9 @@ def test_priorities_and_beta_in_training(tmp_path, monkeypatch):
         seen[-1].append((y - q).abs().detach().numpy().astype(float))
         return loss, td_error
 
-    def watched_update(self, index, td_error):
-        update(self, index, td_error)
+    def watched_update(self, index, td_error, alpha, eps):
+        assert (alpha, eps) == (0.6, 1e-6)
+        update(self, index, td_error, alpha, eps)
         seen[-1] += [index, self.priority.reshape(-1)[index], self.highest.item()]
 
     monkeypatch.setattr(buffer_class, "sample", watched_sample)
@@ -244,7 +246,7 @@ def test_whole_transitions_alone_have_a_priority(n_step, num_envs, stack):
     for seed, size, ends in (0, 24, 0.2), (1, 7, 0.5):
         game, rng = Game(num_envs, stack, seed, ends), np.random.default_rng(seed)
         parent = dqn.ReplayBuffer(size, num_envs, game.shape, n_step, 0.9)
-        buffer = per_dqn.ReplayBuffer(size, num_envs, game.shape, n_step, 0.9, 0.6, 0.01)
+        buffer = per_dqn.ReplayBuffer(size, num_envs, game.shape, n_step, 0.9)
         rows = len(buffer.priority)
         for count in range(1, 121):
             transition = game.step()
@@ -258,10 +260,10 @@ def test_whole_transitions_alone_have_a_priority(n_step, num_envs, stack):
                 continue
             drawn = buffer.sample(rng, 5, CPU, 0.4)
             assert (probabilities(buffer)[:want.size] > 0).tolist() == want.flatten().tolist()
-            buffer.update_priorities(drawn.index, torch.from_numpy(rng.normal(size=5)))
+            buffer.update_priorities(drawn.index, torch.from_numpy(rng.normal(size=5)), 0.6, 0.01)
             if count > n_step and count % 13 == 0:
                 every, theirs = np.flatnonzero(want), {}
-                buffer.update_priorities(every, torch.ones(len(every)))
+                buffer.update_priorities(every, torch.ones(len(every)), 0.6, 0.01)
                 for part in zip(*parent.sample(rng, 30 * want.size, CPU), strict=True):
                     theirs[part[1].item()] = [field.tolist() for field in part]
                 ours = [[field.tolist() for field in part[:6]]
@@ -276,12 +278,12 @@ def test_a_restored_buffer_draws_alike(steps):
     game, rng = Game(2, 4, 0), np.random.default_rng(0)
 
     def empty():
-        return per_dqn.ReplayBuffer(30, 2, game.shape, 2, 0.9, 0.6, 1e-6)
+        return per_dqn.ReplayBuffer(30, 2, game.shape, 2, 0.9)
 
     def go_on(buffer, seed):
         rng = np.random.default_rng(seed)
         drawn = buffer.sample(rng, 16, CPU, 0.5)
-        buffer.update_priorities(drawn.index, torch.from_numpy(rng.normal(size=16) * 3))
+        buffer.update_priorities(drawn.index, torch.from_numpy(rng.normal(size=16) * 3), 0.6, 1e-6)
         return drawn
 
     buffer, others = empty(), []
@@ -308,10 +310,54 @@ def test_a_restored_buffer_draws_alike(steps):
     assert buffer.highest > 2
 
 
+# ---- what is refused
+
+def refused(cwd, *flags):
+    """The sentence on standard error."""
+    result = call("per_dqn", *flags, cwd=cwd, status=2)
+    assert len(result.err.splitlines()) == 1 and result.out == ""
+    return result.err
+
+
+def test_a_priority_of_zero_is_refused(tmp_path):
+    """Where all TD errors are 0 nothing could be drawn, and weights would be 0 / 0. A tiny eps is enough."""
+    assert "--per-eps" in refused(tmp_path, *SMALL["per_dqn"], "--per-eps", "0")
+    assert list(tmp_path.iterdir()) == []
+    for alpha, eps in (0.0, 1e-300), (0.6, 1e-300), (1.0, 1e-300), (1.0, 5e-324):
+        for errors in [0.0, 0.0, 0.0], [0.0, 1.0, 1e3]:
+            buffer = filled(3, errors, alpha, eps)
+            for beta in 0.0, 0.4, 1.0:
+                drawn = buffer.sample(np.random.default_rng(0), 64, CPU, beta)
+                assert drawn.weight.isfinite().all() and drawn.weight.max() == 1 and drawn.index.max() < 3
+
+
+def test_alpha_cannot_change_on_resuming(tmp_path):
+    """The stored p^alpha would be of two alphas; beta and eps may change."""
+    call("per_dqn", *SMALL["per_dqn"], "--per-alpha", "0.7", cwd=tmp_path)
+    path = run_folder(tmp_path) / "checkpoint.pt"
+    message = refused(tmp_path, "--resume", path, "--per-alpha", "0.5")
+    assert "--per-alpha" in message and "0.7" in message
+    call("per_dqn", "--resume", path, "--total-timesteps", "350", "--per-beta", "0.5", "--per-eps", "1e-3",
+         cwd=tmp_path)
+
+
+@pytest.mark.parametrize("size", [1000, 1023, 1025, 2**20])
+def test_memory_of_the_tree_counts(size, tmp_path, monkeypatch):
+    """What all arrays of a buffer for CartPole take is never more than the estimate that is compared to the
+    machine's memory, and at most 30 % less."""
+    buffer = per_dqn.ReplayBuffer(size, 1, (4,), 1, 0.99)
+    arrays = [*vars(buffer).values(), buffer.tree.node]
+    taken = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": int(0.99 * taken)}.__getitem__)
+    assert "--buffer-size" in refused(tmp_path, *SMALL["per_dqn"], "--buffer-size", size)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": int(taken / 0.7)}.__getitem__)
+    call("per_dqn", *SMALL["per_dqn"], "--buffer-size", size, cwd=tmp_path)
+
+
 def test_speed_with_a_million_leaves():
     """A batch of 128 drawn and its priorities updated. The bound is 0.3 ms; three times that passes, for
     machines that do other things as well."""
-    buffer = per_dqn.ReplayBuffer(1_000_000, 1, (4,), 1, 0.99, 0.6, 1e-6)
+    buffer = per_dqn.ReplayBuffer(1_000_000, 1, (4,), 1, 0.99)
     rng, times = np.random.default_rng(0), []
     buffer.priority[:1_000_000] = rng.random((1_000_000, 1))
     buffer.count, buffer.changed = 1_000_001, [np.arange(1_000_000)]
@@ -319,7 +365,7 @@ def test_speed_with_a_million_leaves():
     for _ in range(300):
         td_error, began = torch.rand(128), time.perf_counter()
         index = buffer.sample(rng, 128, CPU, 0.4).index
-        buffer.update_priorities(index, td_error)
+        buffer.update_priorities(index, td_error, 0.6, 1e-6)
         times.append(time.perf_counter() - began)
     median = np.median(times) * 1e6
     print(f"{median:.0f} us for a batch of 128 of 1,000,000; the bound is 300 us")
