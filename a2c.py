@@ -1,0 +1,605 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "torch==2.13.0", "gymnasium[atari,classic-control,mujoco]==1.4.0", "ale-py==0.12.1", "mujoco==4.0.0",
+#   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
+#   "opencv-python-headless==5.0.0.93"]
+# ///
+"""A2C: an actor and a critic that bootstraps, so that no update waits for the end of an episode.
+
+Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016; the
+    synchronous form, whose name is OpenAI's (2017), has one learner step all environments together.
+Adds: to vpg.py the bootstrap: rollouts of --num-steps replace whole episodes, V(s) stands for the rest of
+    the return, and one step of one optimizer trains policy and critic.
+Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients and the entropy
+    bonus of section 4 (unnumbered) -> a2c_loss
+
+    R_t  = r_t + gamma * R_{t+1} inside the rollout; at its end R_{t+1} = V(s_{t+1}), at a time limit also,
+           at a terminal state 0
+    loss = mean of [-(R_t - V(s_t)) log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
+
+Departs: synchronous; torch's RMSprop has eps outside of the root, the usual code inside; constant learning
+    rate; for pixels the network of Mnih et al. 2015, shared by policy and critic; for vectors two MLPs;
+    --norm-obs and --norm-reward are for continuous control; the defaults are for CartPole, and ours.
+Run:
+    python a2c.py
+    python a2c.py --num-envs 1 --num-steps 1
+    python a2c.py --env-id InvertedPendulum-v5 --total-timesteps 1000000 --norm-obs --norm-reward
+"""
+import math
+import os
+import re
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, NoReturn
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformObservation
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
+    seed: int = 1  # of networks, environments and actions
+    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
+    # changed from vpg.py: rollouts in place of episodes, one optimizer, normalisers
+    learning_rate: float = 7e-4  # of RMSprop
+    num_envs: int = 8  # N, parallel environments
+    num_steps: int = 5  # T, steps of each environment in a rollout
+    gamma: float = 0.99  # discount per step
+    vf_coef: float = 0.5  # weight of the value loss
+    max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
+    norm_obs: bool = False  # scale observations by their running mean and deviation
+    norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
+    ent_coef: float = 0.01  # weight of the entropy
+    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
+    repeat_action_probability: float = 0.0  # Atari's sticky actions
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
+    num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
+    eval_episodes: int = 10  # played greedily at the end
+    checkpoint_frequency: int = 100_000  # between checkpoints (0: only at the end)
+    capture_video: bool = False  # film an evaluation episode at every checkpoint
+    resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
+
+
+class Rollout(NamedTuple):
+    obs: torch.Tensor  # (T, N, *O) f32, u8 for pixels
+    action: torch.Tensor  # (T, N) i64, (T, N, K) i64 for MultiDiscrete, (T, N, A) f32 for Box
+    reward: torch.Tensor  # (T, N) f32
+    terminated: torch.Tensor  # (T, N) f32, 1 where next_obs is terminal
+    truncated: torch.Tensor  # (T, N) f32, 1 at a time limit
+    next_obs: torch.Tensor  # (T, N, *O), the true one, also where an episode ended
+
+
+class Categorical(NamedTuple):
+    """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
+
+    logits: torch.Tensor  # (B, A) or (B, K, A)
+
+    def sample(self) -> torch.Tensor:
+        """(B,) or (B, K), by the Gumbel-max trick: many times faster than torch.distributions."""
+        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
+        return (self.logits - noise.log()).argmax(-1)
+
+    def mode(self) -> torch.Tensor:
+        return self.logits.argmax(-1)
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,), summed over the K."""
+        logp = self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)  # (B,) or (B, K)
+        return logp.reshape(len(logp), -1).sum(1)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,), summed over the K."""
+        logp = self.logits.log_softmax(-1)
+        return -(logp.exp() * logp).reshape(len(logp), -1).sum(1)
+
+
+class Normal(NamedTuple):
+    """pi(. | s) over A independent continuous actions."""
+
+    mean: torch.Tensor  # (B, A)
+    log_std: torch.Tensor  # (A,), does not depend on the state
+
+    def sample(self) -> torch.Tensor:
+        """(B, A)."""
+        return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)
+
+    def mode(self) -> torch.Tensor:
+        return self.mean
+
+    def log_prob(self, action: torch.Tensor) -> torch.Tensor:
+        """(B,), summed over the A."""
+        z = (action - self.mean) / self.log_std.exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
+
+    def entropy(self) -> torch.Tensor:
+        """(B,), summed over the A."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))
+
+
+def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
+    """The layer with orthogonal weights and no bias."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Body(nn.Module):
+    """Features of observations, (B, *O) -> (B, width): all layers of a network but the last."""
+
+    def __init__(self, obs_shape: tuple[int, ...]):
+        super().__init__()
+        if len(obs_shape) == 3:
+            self.width, self.layers = 512, nn.Sequential(
+                orthogonal(nn.Conv2d(4, 32, 8, stride=4)), nn.ReLU(),
+                orthogonal(nn.Conv2d(32, 64, 4, stride=2)), nn.ReLU(),
+                orthogonal(nn.Conv2d(64, 64, 3)), nn.ReLU(), nn.Flatten(),
+                orthogonal(nn.Linear(64 * 7 * 7, 512)), nn.ReLU())
+        else:
+            self.width, self.layers = 64, nn.Sequential(
+                orthogonal(nn.Linear(obs_shape[0], 64)), nn.Tanh(), orthogonal(nn.Linear(64, 64)), nn.Tanh())
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        if obs.dtype == torch.uint8:  # channels_last: faster convolutions
+            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+        return self.layers(obs)
+
+
+class Policy(nn.Module):
+    """pi(. | s; theta), (B, *O) -> Categorical or Normal."""
+
+    def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
+        super().__init__()
+        self.body = Body(obs_shape)
+        if isinstance(action_space, Box):
+            self.log_std = nn.Parameter(torch.zeros(action_space.shape))
+            outputs = action_space.shape[0]
+        elif isinstance(action_space, MultiDiscrete):  # as many logits for each of the K, some never chosen
+            sizes = torch.from_numpy(action_space.nvec)  # (K,)
+            self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
+            outputs = self.absent.numel()
+        else:
+            outputs = int(action_space.n)
+        self.head = orthogonal(nn.Linear(self.body.width, outputs), gain=0.01)
+
+    def forward(self, obs: torch.Tensor) -> Categorical | Normal:
+        return self.dist(self.body(obs))
+
+    def dist(self, features: torch.Tensor) -> Categorical | Normal:
+        out = self.head(features)
+        if hasattr(self, "log_std"):
+            return Normal(out, self.log_std)
+        if hasattr(self, "absent"):
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)
+        return Categorical(out)
+
+
+class Critic(nn.Module):
+    """V(s; phi), (B, *O) -> (B,)."""
+
+    def __init__(self, obs_shape: tuple[int, ...]):
+        super().__init__()
+        self.body = Body(obs_shape)
+        self.head = orthogonal(nn.Linear(self.body.width, 1), gain=1.0)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(obs)).squeeze(-1)
+
+
+class ActorCritic(nn.Module):
+    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels all layers but the last are one."""
+
+    def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
+        super().__init__()
+        self.policy, self.critic = Policy(obs_shape, action_space), Critic(obs_shape)
+        if len(obs_shape) == 3:
+            self.critic.body = self.policy.body
+
+    def forward(self, obs: torch.Tensor) -> tuple[Categorical | Normal, torch.Tensor]:
+        if self.critic.body is not self.policy.body:
+            return self.policy(obs), self.critic(obs)
+        features = self.policy.body(obs)
+        return self.policy.dist(features), self.critic.head(features).squeeze(-1)
+
+
+class RunningNorm:
+    """Running mean and variance over the first axis, in float64; does nothing unless `on`."""
+
+    def __init__(self, shape: tuple[int, ...], on: bool):
+        self.on, self.mean, self.var, self.count = on, np.zeros(shape), np.ones(shape), 1e-4
+
+    def update(self, x: np.ndarray) -> None:
+        """Take the rows of x (N, *shape) into account, by the parallel form of Welford's algorithm."""
+        if not self.on:
+            return
+        delta, total = x.mean(0, dtype=np.float64) - self.mean, self.count + len(x)
+        square = self.var * self.count + x.var(0, dtype=np.float64) * len(x)
+        self.var = (square + delta**2 * self.count * len(x) / total) / total
+        self.mean, self.count = self.mean + delta * len(x) / total, total
+
+    def scale(self, x: np.ndarray, center: bool = True) -> np.ndarray:
+        """(x - mean) / deviation, or x / deviation, clipped to [-10, 10], float32."""
+        if not self.on:
+            return x
+        x = (x - self.mean if center else x) / np.sqrt(self.var + 1e-8)
+        return np.clip(x, -10, 10).astype(np.float32)
+
+    def state_dict(self) -> dict:
+        return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.mean, self.var = state["mean"].numpy().copy(), state["var"].numpy().copy()
+        self.count = state["count"]
+
+
+def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, terminated: torch.Tensor,
+        truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and value targets (T, N) of a rollout; next_value is V of the true next observations.
+
+    A terminated step does not bootstrap, a truncated one does; both end the sum, and so does the rollout.
+    Schulman et al. 2016 (arXiv:1506.02438), Eq. (16); lam = 1 is Mnih et al. 2016, Algorithm S3.
+    """
+    delta = reward + gamma * (1 - terminated) * next_value - value  # (T, N)
+    decay = gamma * lam * (1 - terminated) * (1 - truncated)  # (T, N)
+    adv, ahead = torch.empty_like(delta), torch.zeros_like(delta[0])  # (T, N), (N,)
+    for t in reversed(range(len(delta))):
+        adv[t] = ahead = delta[t] + decay[t] * ahead  # (N,)
+    return adv, adv + value
+
+
+def a2c_loss(logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor, ret: torch.Tensor,
+             entropy: torch.Tensor, vf_coef: float, ent_coef: float) -> tuple[torch.Tensor, dict]:
+    """Loss () and its parts, from (B,) each. Mnih et al. 2016, section 4 and Algorithm S3."""
+    pg_loss = -(adv.detach() * logp).mean()  # ()
+    value_loss = 0.5 * (value - ret.detach()).square().mean()  # ()
+    loss = pg_loss + vf_coef * value_loss - ent_coef * entropy.mean()  # ()
+    info = {"policy_loss": pg_loss, "value_loss": value_loss, "entropy": entropy.mean()}  # () each
+    return loss, {name: part.detach() for name, part in info.items()}
+
+
+@torch.no_grad()
+def greedy(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
+    """Most probable action, or the mean: (N, *O) -> (N,), (N, K) or (N, A)."""
+    return policy(torch.from_numpy(obs).to(device)).mode().cpu().numpy()
+
+
+@torch.no_grad()
+def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
+    """A draw from the policy: (N, *O) -> (N,), (N, K) or (N, A)."""
+    return policy(torch.from_numpy(obs).to(device)).sample().cpu().numpy()
+
+
+def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
+    """The action as the environment takes it: within its bounds, or counted from its start."""
+    return np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+
+
+def fail(message: str) -> NoReturn:
+    """End with one sentence on standard error and exit status 2."""
+    print(" ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
+    """Vector environment that resets in the step that ends an episode. Vectors become float32. Atari: raw
+    rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
+    def make_env():
+        if not atari:
+            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            space = env.observation_space
+            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
+            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
+            return TransformObservation(env, np.float32, box) if vector else env
+        env = gym.make(env_id, frameskip=1, render_mode=render_mode, **sticky)
+        return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
+
+    atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
+    options = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    try:
+        if atari:
+            import ale_py  # noqa: F401  (registers the games)
+        if atari and not render_mode:
+            raw = {"reward_clipping": False, "use_fire_reset": False}
+            return gym.make_vec(env_id, num_envs, **options, **sticky, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, **options)
+        if render_mode:  # what cannot be filmed shows here, before training
+            import moviepy  # noqa: F401
+            envs.reset(seed=0)
+            envs.render()
+        return envs
+    except Exception as error:
+        fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
+             " named like ALE/Pong-v5; extras: pip install 'gymnasium[atari,classic-control,mujoco]' moviepy"
+             " opencv-python-headless; filming MuJoCo without a display: set MUJOCO_GL=egl or osmesa)")
+
+
+def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
+    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    if ended.any():
+        obs = obs.copy()
+        for i in np.flatnonzero(ended):
+            obs[i] = info["final_obs"][i]
+    return obs
+
+
+def reset_seed(seed: int, step: int) -> int:
+    """Environment seed from transition `step` on, below 2^30; evaluation seeds are 2^30 and up."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] % 2**30)
+
+
+def evaluate(args, policy, film: Path | None = None) -> None:
+    """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
+    mean return, as the last line of standard output; or play and film a single one."""
+    render_mode = "rgb_array" if film else None
+    num_envs = 1 if film else args.eval_episodes
+    envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
+    obs, _ = envs.reset(seed=2**30 + args.seed)
+    returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
+    while running.any():
+        if film and len(frames) < 10_000:
+            frames += envs.render()
+        obs, reward, terminated, truncated, _ = envs.step(policy(obs))
+        returns += reward * running
+        running &= ~(terminated | truncated)
+    envs.close()
+    if film:
+        from gymnasium.utils.save_video import save_video  # needs moviepy
+        save_video(frames, str(film.parent), fps=envs.metadata.get("render_fps", 30), name_prefix=film.name)
+    else:
+        print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
+
+
+def due(step: int, num_envs: int, every: int) -> int:
+    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
+    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+
+
+class Run:
+    """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
+
+    def __init__(self, args, state: dict):
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
+        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        while not state and self.folder.exists():
+            self.folder = self.folder.with_name(self.folder.name + "_")
+        self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
+        self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
+        self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
+        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: setattr(self, "stop", number))
+
+    def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
+        """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
+        self.sums[0] += reward
+        self.sums[1] += 1
+        for i in np.flatnonzero(ended):
+            self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
+            self.sums[:, i] = 0
+
+    def log(self, step: int, scalars: dict, weights: dict) -> None:
+        """Write and show what is new; end with exit status 1 if a scalar or weight is not finite."""
+        for at, episode_return, episode_length in self.finished:
+            self.writer.add_scalar("charts/episodic_return", episode_return, at)
+            self.writer.add_scalar("charts/episodic_length", episode_length, at)
+            self.recent.append(episode_return)
+        self.finished.clear()
+        for name, value in {**scalars, **weights}.items():
+            if not torch.as_tensor(value).isfinite().all():
+                sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
+        speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
+        for name, value in {**scalars, "charts/SPS": speed}.items():
+            self.writer.add_scalar(name, float(value), step)
+        text = f"return {np.mean(self.recent or np.nan):.1f}"
+        self.bar.set_postfix_str(text)
+        self.bar.update(step - self.bar.n)
+        if self.bar.disable:
+            print(f"step {step}/{self.args.total_timesteps}, {text}, {speed:.0f} steps/s", flush=True)
+
+    def save(self, step: int, state: dict, policy) -> None:
+        """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
+        self.writer.flush()
+        self.sums[:] = 0
+        state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
+        save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
+        if self.args.capture_video:
+            evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
+
+    def finish(self, model: dict, policy) -> None:
+        """Write model.pt and evaluate; or, after a signal, say how to go on."""
+        self.bar.close()
+        self.writer.close()
+        if self.stop:
+            path = self.folder / "checkpoint.pt"
+            print(f"stopped; to go on: python {Path(__file__).name} --resume {path}", file=sys.stderr)
+            sys.exit(128 + self.stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        save_checkpoint(self.folder / "model.pt", {"args": asdict(self.args), **model})
+        evaluate(self.args, policy)
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write the state whole: a crash leaves the old file or the new one."""
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save({"script": Path(__file__).stem, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def load_checkpoint(path: str) -> dict:
+    """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
+    try:
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        script = state["script"]
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}")
+    except Exception as error:
+        fail(f"{path} is no checkpoint of {Path(__file__).name}, or a damaged one ({type(error).__name__})")
+    if script != Path(__file__).stem:
+        fail(f"{path} was written by {script}.py: use that script")
+    return state
+
+
+def parse_args(cls) -> tuple:
+    """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
+    args = tyro.cli(cls)
+    path = args.resume or args.evaluate
+    state = load_checkpoint(path) if path else {}
+    try:
+        default = cls(**state["args"] | {"resume": "", "evaluate": ""}) if state else args
+    except (KeyError, TypeError) as error:
+        fail(f"{path} is from another version of {Path(__file__).name}: {error}")
+    return tyro.cli(cls, default=default) if state else args, state
+
+
+# changed from vpg.py: rollouts, one optimizer and normalisers
+def check(args: Args, state: dict) -> tuple:
+    """The environments and the device, once all that cannot work is refused, before anything is written."""
+    for name, value in vars(args).items():
+        flag = f"--{name.replace('_', '-')}"
+        low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
+        if type(value) is int and not low <= value <= 10**9:
+            fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        high = 1e9 if name == "max_grad_norm" else 1
+        if type(value) is float and not 0 <= value <= high:
+            fail(f"{flag} must be from 0 to {high}, not {value}")
+        fixed = state and name in ("env_id", "num_envs", "norm_obs", "norm_reward")
+        if fixed and value != state["args"][name]:
+            fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
+    needed = {"net", "obs_norm"} if args.evaluate else {"net", "obs_norm", "reward_norm", "optimizer", "step"}
+    if args.resume and args.evaluate or state and not needed <= state.keys():
+        fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
+    if args.capture_video:
+        make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()
+    envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
+    space, obs_space = envs.single_action_space, envs.single_observation_space
+    shape = obs_space.shape
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.is_bounded()
+    if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
+        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or finite vectors")
+    pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
+    if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
+        fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
+    if pixels and args.norm_obs:
+        fail(f"--norm-obs is for vectors, and --env-id {args.env_id} has pixels, which the network scales")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = ("cuda" if pixels and there["cuda"] else "cpu") if args.device == "auto" else args.device
+    if not there[device]:
+        fail(f"--device {device} is not on this machine: take auto or cpu")
+    return envs, device
+
+
+def train(args: Args, state: dict | None = None) -> None:
+    # changed from vpg.py: name
+    """Mnih et al. 2016, synchronous; with a checkpoint's state, the rest of its run or its evaluation."""
+    state = state or {}
+    envs, device = check(args, state)
+    obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
+    pixels = len(obs_shape) == 3
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
+    # changed from vpg.py: one network, and normalisers
+    net = ActorCritic(obs_shape, action_space).to(device)
+    obs_norm, reward_norm = RunningNorm(obs_shape, args.norm_obs), RunningNorm((), args.norm_reward)
+
+    def best(obs: np.ndarray) -> np.ndarray:
+        # changed from vpg.py: statistics of training, as they are
+        return to_env(greedy(net.policy, obs_norm.scale(obs), device), action_space)
+
+    if args.evaluate:
+        # changed from vpg.py: one network, and normalisers
+        net.load_state_dict(state["net"])
+        obs_norm.load_state_dict(state["obs_norm"])
+        if args.capture_video:
+            evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
+        return evaluate(args, best)
+    # changed from vpg.py: one optimizer for both
+    optimizer = torch.optim.RMSprop(net.parameters(), lr=args.learning_rate, alpha=0.99, eps=1e-5)
+    parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
+    if state:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        optimizer.param_groups[0]["lr"] = args.learning_rate
+        # changed from vpg.py: rollouts in place of episodes
+        torch.set_rng_state(state["torch"])
+    run = Run(args, state)
+    step, save, shape = run.first_step, True, (args.num_steps, args.num_envs)
+    taken = args.num_steps * args.num_envs  # transitions of a rollout
+    clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
+    while step < args.total_timesteps:
+        # changed from vpg.py: rollouts in place of episodes
+        if save:  # at the start, after a checkpoint and on resuming from one: the same from here on
+            obs, _ = envs.reset(seed=reset_seed(args.seed, step))
+            obs, reward_sum = obs_norm.scale(obs), np.zeros(args.num_envs)
+        rows = []
+        for _ in range(args.num_steps):
+            # act
+            action = act(net.policy, obs, device)
+
+            # step
+            next_obs, reward, terminated, truncated, info = envs.step(to_env(action, action_space))
+            step += args.num_envs
+            ended = terminated | truncated
+            run.track(step, reward, ended)
+            true_next = last_obs(next_obs, info, ended)
+            reward = np.sign(reward) if clip_reward else reward
+            reward_sum = reward + args.gamma * reward_sum  # discounted, from the start of the episode
+            obs_norm.update(next_obs)
+            reward_norm.update(reward_sum)
+            next_obs, true_next = obs_norm.scale(next_obs), obs_norm.scale(true_next)
+            reward, reward_sum = reward_norm.scale(reward, center=False), reward_sum * ~ended
+
+            # store
+            rows.append((obs, action, *np.float32((reward, terminated, truncated)), true_next))
+            obs = next_obs
+
+        # learn
+        # changed from vpg.py: R bootstraps; one loss and one step for both
+        batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
+        dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
+        next_value = net.critic(batch.next_obs.flatten(0, 1)).detach().view(shape)
+        adv, ret = gae(batch.reward, value.detach().view(shape), next_value,
+                       batch.terminated, batch.truncated, args.gamma, lam=1.0)
+        logp, entropy = dist.log_prob(batch.action.flatten(0, 1)), dist.entropy()
+        loss, info = a2c_loss(logp, adv.flatten(), value, ret.flatten(), entropy, args.vf_coef, args.ent_coef)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), args.max_grad_norm)
+        optimizer.step()
+
+        # log
+        save = run.stop or step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency)
+        if save or due(step, taken, 1000):
+            # changed from vpg.py: the parts of the loss, and both networks
+            run.log(step, {f"losses/{name}": value for name, value in info.items()}, net.state_dict())
+
+        # save
+        if save:
+            # changed from vpg.py: one network
+            run.save(step, {name: part.state_dict() for name, part in parts.items()}, best)
+            if run.stop:
+                break
+    envs.close()
+    # changed from vpg.py: one network
+    run.finish({"net": net.state_dict(), "obs_norm": obs_norm.state_dict()}, best)
+
+
+if __name__ == "__main__":
+    train(*parse_args(Args))
