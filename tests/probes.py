@@ -200,6 +200,65 @@ class InfiniteBox(Probe8):
     action_space = Box(-np.inf, np.inf, (1,), np.float32)
 
 
+class HalfOpenBox(Probe8):
+    """One bound of four is infinite."""
+
+    action_space = Box(np.array([-1, -1], np.float32), np.array([1, np.inf], np.float32))
+
+
+class WholeBox(Probe8):
+    """Whole numbers in a Box."""
+
+    action_space = Box(-3, 3, (1,), np.int64)
+
+
+class LimitBox(Limit):
+    """Limit, and the three below their namesakes, with a continuous action."""
+
+    action_space = TORQUE
+
+
+class Probe7Box(Probe7):
+    action_space = TORQUE
+
+
+class NaNRewardBox(NaNReward):
+    """It takes an action that is not a number, too, as most environments do."""
+
+    action_space = TORQUE
+
+    def step(self, action):
+        return super().step(np.nan_to_num(action))
+
+
+class Float64Box(Float64):
+    action_space = TORQUE
+
+    def reward(self, action):
+        return 0
+
+
+class Asymmetric(Probe9):
+    """Two torques with bounds of their own; the reward is their sum."""
+
+    action_space = Box(np.array([-1, 3], np.float32), np.array([0.5, 10], np.float32))
+
+    def reward(self, action):
+        return action.sum()
+
+
+class Torques(Probe9):
+    """Two torques between -1 and 1; the reward knows nothing of them."""
+
+    action_space = Box(-1, 1, (2,), np.float32)
+
+
+class WideTorques(Torques):
+    """The same with other bounds, in float64 and in rows and columns."""
+
+    action_space = Box(np.array([[-30], [2]]), np.array([[-10], [7]]), dtype=np.float64)
+
+
 class TwoWheels(Probe4):
     """Two discrete actions at once; the reward counts those that are 1, less one."""
 

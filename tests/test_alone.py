@@ -44,4 +44,4 @@ def test_runs_alone(script, tmp_path):
                              text=True, capture_output=True)
     assert process.returncode == 0, process.stderr
     assert EVAL.fullmatch(process.stdout.splitlines()[-1])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{script}.py", "runs"]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{script}.py", "runs"}

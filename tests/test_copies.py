@@ -14,7 +14,7 @@ MARK = re.compile(r"\s*# changed from (\w+)\.py: \S.*")
 INSIDE = "Args", "train"  # blocks with a mark before each changed hunk; all others are marked as a whole
 PLUMBING = "fail", "make_envs", "last_obs", "evaluate", "save_checkpoint", "load_checkpoint"
 PURE = ("discounted_returns", "gae", "td_loss", "reinforce_loss", "vpg_loss", "value_loss", "a2c_loss",
-        "normalize", "ppo_loss", "soft_target", "critic_loss", "policy_loss", "temperature_loss")
+        "normalize", "ppo_loss", "squash", "soft_target", "critic_loss", "policy_loss", "temperature_loss")
 ALLOWED = {"torch", "F", "math", "nn", "Batch", "range", "len", "reversed", "zip", "min", "max", "tuple",
            "dict", "float", "bool", "int", "str", *PURE}
 IMPURE = re.compile(r"rand|normal|bernoulli|multinomial|r?sample|backward|step$|item$|device|manual_seed")

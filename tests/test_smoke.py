@@ -20,6 +20,7 @@ from common import (
     end,
     events,
     load,
+    probe,
     run,
     run_folder,
     start,
@@ -32,8 +33,10 @@ FLAGS = ["--num-envs 3", "--seed 7 --num-threads 1", "--eval-episodes 1 --gamma 
 REPLAY_FLAGS = ["--train-frequency 1 --batch-size 1 --learning-starts 299", "--num-envs 7 --buffer-size 20"]
 VALUE_FLAGS = ["--n-step 3 --num-envs 3", "--n-step 5 --buffer-size 16", "--target-network-frequency 1",
                "--start-e 0.5 --end-e 0 --exploration-fraction 0"]
+SAC_FLAGS = ["--no-autotune", "--no-autotune --alpha 2", "--alpha 0.01 --num-envs 3", "--tau 1"]
 CASES = [(script, flags) for script in SCRIPTS for flags in FLAGS + REPLAY_FLAGS * (script in REPLAY)
-         + VALUE_FLAGS * (script in VALUE) if takes(script, flags)]
+         + VALUE_FLAGS * (script in VALUE) + SAC_FLAGS * (script == "sac")
+         if takes(script, flags.replace("--no-autotune", "--autotune"))]
 
 
 def evaluation(out: str) -> tuple[float, float, int]:
@@ -125,7 +128,7 @@ def test_two_runs_in_one_second_have_two_folders(script, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("runs/*__1234*"))) == 2
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "sac"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_video(script, tmp_path):
     """One film at every checkpoint and one at the end, each of a whole episode (of 8 steps or more). Filming
     changes nothing in training."""
@@ -149,9 +152,8 @@ def test_video(script, tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_episode_is_one_point(script, tmp_path):
     """Four environments whose episodes end together: none is lost, each has its own step, returns are raw."""
-    if script == "sac":
-        pytest.skip("discrete actions")
-    flags = "--env-id probes:Limit-v0 --num-envs 4 --clip-reward on --checkpoint-frequency 0".split()
+    flags = f"--env-id {probe(script, 'Limit')} --num-envs 4 --checkpoint-frequency 0".split()
+    flags += ["--clip-reward", "on"] * takes(script, "--clip-reward")
     call(script, *SMALL[script], *flags, cwd=tmp_path)
     folder = run_folder(tmp_path)
     episodes = checkpoint(folder / "checkpoint.pt")["step"] // 5
@@ -180,10 +182,10 @@ def test_actions_may_start_anywhere(script, tmp_path):
     assert abs(evaluation(result.out)[0]) <= 1
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "sac"])
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_float64_is_cast_without_a_word(script, tmp_path):
     """As of MuJoCo's environments."""
-    result = call(script, *SMALL[script], "--env-id", "probes:Float64-v0", cwd=tmp_path)
+    result = call(script, *SMALL[script], "--env-id", probe(script, "Float64"), cwd=tmp_path)
     assert result.err == ""
 
 
