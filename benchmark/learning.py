@@ -11,11 +11,9 @@ command that started them are waited for. A suite leaves two files in benchmark/
 """
 import argparse
 import contextlib
-import csv
 import fcntl
 import math
 import os
-import platform
 import re
 import shutil
 import signal
@@ -24,15 +22,13 @@ import sys
 import time
 import zlib
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from records import ROOT, commit_of, machine, read, versions, write
 from suites import SUITES, Run, runs_of
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def binned(episodes, total: int, bins: int = 100) -> list[tuple[int, float]]:
@@ -41,12 +37,6 @@ def binned(episodes, total: int, bins: int = 100) -> list[tuple[int, float]]:
     for step, episode_return in episodes:
         found.setdefault(min(math.ceil(step * bins / total), bins), []).append(episode_return)
     return [(round(i * total / bins), sum(part) / len(part)) for i, part in sorted(found.items())]
-
-
-def read(path: Path) -> list[dict]:
-    with contextlib.suppress(FileNotFoundError), open(path, newline="") as file:
-        return list(csv.DictReader(file))
-    return []
 
 
 def is_stored(run: Run, results: Path) -> bool:
@@ -60,14 +50,7 @@ def store(run: Run, path: Path, new: list[dict]) -> None:
     rows += [run.key() | row for row in new]
     order = [label for label, *_ in SUITES[run.suite]]
     rows.sort(key=lambda row: (order.index(row["label"]), int(row["seed"]), int(row.get("step", 0))))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".tmp"), "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["label"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
+    write(path, rows)
 
 
 @contextlib.contextmanager
@@ -77,24 +60,6 @@ def locked(path: Path):
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
-
-
-def commit_of(script: str) -> str:
-    """The commit that last changed the script; with a + if it has changed since."""
-    git = [subprocess.run(["git", *words.split(), f"{script}.py"], cwd=ROOT, text=True, capture_output=True)
-           for words in ("log -1 --format=%h --", "status --porcelain --")]
-    return (git[0].stdout.strip() or "unknown") + "+" * bool(git[1].stdout)
-
-
-def about() -> dict:
-    """Versions, model and cores of the processor, and the GPU that runs on frames use."""
-    packages = "torch", "gymnasium", "numpy", "ale-py", "mujoco"
-    versions = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-    machine = [model[1] if model else platform.machine(), f"{os.cpu_count()} cores", *gpu]
-    return {"versions": ", ".join(versions), "machine": ", ".join(machine)}
 
 
 def evaluation(folder: Path) -> str:
@@ -136,7 +101,8 @@ def harvest(run: Run, folder: Path, results: Path, commit: str) -> str:
     episodes = events.Scalars(tag) if tag in events.Tags()["scalars"] else []
     curve = binned(((event.step, event.value) for event in episodes), total)
     row = {"eval mean": evaluation(folder), "wall seconds": f"{seconds:.1f}", "commit": commit,
-           "command": run.command, **about()}
+           "command": run.command, "versions": versions("torch", "gymnasium", "numpy", "ale-py", "mujoco"),
+           "machine": machine(gpu=run.environment.startswith("ALE/"))}
     with locked(folder.parent / "results.lock"):  # the curve first: a row in runs.csv says that all is there
         points = [{"step": str(step), "return": f"{value:.6g}"} for step, value in curve]
         store(run, results / run.suite / "curves.csv", points)

@@ -1,9 +1,9 @@
 """The suites of learning curves: which scripts on which environment, with which flags and seeds."""
 import ast
-from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from records import ROOT
+
 VALUE = "dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn"
 POLICY = "reinforce", "vpg", "a2c", "ppo"
 PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --learning-starts 10000" \

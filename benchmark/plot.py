@@ -1,0 +1,182 @@
+"""Figures and tables from the stored results alone: python benchmark/plot.py
+
+Draws benchmark/figures/<suite>.png for each suite in benchmark/results/: over the transitions, the
+interquartile mean of the seeds' training returns, with its 95 % bootstrap interval if there are several.
+Writes the tables into the README between <!-- results --> and <!-- /results -->, and <!-- speed --> and
+<!-- /speed -->; a table that has no such place is printed.
+"""
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from records import ROOT, read
+from scipy import stats
+from suites import POLICY, SUITES, VALUE
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+STYLES = [("black", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":"), ("#cc79a7", (0, (8, 2))),
+          ("#777777", (0, (3, 1, 1, 1, 1, 1)))]  # told apart by their dashes where there is no colour
+LABELS = {suite: [label for label, *_ in curves] for suite, curves in SUITES.items()}
+PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curves share a panel
+    "cartpole": [list(VALUE), list(POLICY)], "acrobot": [list(VALUE), list(POLICY)],
+    "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
+    "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
+LEVELS = {"pong": [0, 15]}  # the table says when a curve is first above these returns
+
+
+def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Interquartile mean: without the lowest and highest quarter, rounded down to whole values."""
+    return stats.trim_mean(values, 0.25, axis=axis)
+
+
+def interval(values: np.ndarray) -> tuple:
+    """Ends of the 95 % percentile bootstrap interval of the interquartile mean over the first axis."""
+    if len(values) < 2:
+        return iqm(values), iqm(values)
+    found = stats.bootstrap((values,), iqm, axis=0, n_resamples=2000, method="percentile", rng=0)
+    return found.confidence_interval
+
+
+def aligned(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (P,) and returns (S, P) of a label's seeds, from where all have one; where no episode ended in a
+    bin, the value before it stands."""
+    steps = np.unique([int(row["step"]) for row in rows])
+    seeds = sorted({row["seed"] for row in rows}, key=int)
+    value = np.full((len(seeds), len(steps)), np.nan)
+    for row in rows:
+        value[seeds.index(row["seed"]), np.searchsorted(steps, int(row["step"]))] = float(row["return"])
+    last = np.maximum.accumulate(np.where(np.isnan(value), 0, np.arange(len(steps))), axis=1)
+    value = np.take_along_axis(value, last, axis=1)
+    there = ~np.isnan(value).any(axis=0)
+    return steps[there], value[:, there]
+
+
+def spread(heights: list[float], gap: float = 0.085, top: float = 1.0) -> list[float]:
+    """The heights, ascending, moved apart to `gap`, and below `top`."""
+    moved = list(heights)
+    for _ in range(200):
+        moved[-1] = min(moved[-1], top)
+        for i in range(len(moved) - 1):
+            lack = max(gap - moved[i + 1] + moved[i], 0)
+            moved[i], moved[i + 1] = moved[i] - lack / 2, moved[i + 1] + lack / 2
+    return moved
+
+
+def draw(suite: str, curves: dict, path: Path) -> None:
+    """A panel per group of the curves that are there, each named beside its end, with its dashes."""
+    panels = [[label for label in panel if label in curves] for panel in PANELS[suite]]
+    panels = [panel for panel in panels if panel]
+    columns = min(len(panels), 3 if len(panels) > 4 else 2)
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3 * rows), sharey=True, squeeze=False,
+                                layout="constrained")
+    ends = {}
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for label, (color, dashes) in zip(panel, STYLES, strict=False):
+            steps, values = curves[label]
+            middle, (low, high) = iqm(values), interval(values)
+            axis.plot(steps, middle, color=color, linestyle=dashes, linewidth=1.6)
+            axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+            ends[axis, label] = middle[-len(middle) // 10:].mean(), color, dashes
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step else "0")
+        axis.set(xlabel="transitions", ylabel="training return" if axis in axes[:, 0] else "")
+    bottom, top = axes[0, 0].get_ylim()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        panel = sorted(panel, key=lambda label: ends[axis, label][0])
+        places = spread([(ends[axis, label][0] - bottom) / (top - bottom) for label in panel])
+        for label, place in zip(panel, places, strict=True):
+            _, color, dashes = ends[axis, label]
+            axis.plot([1.02, 1.12], [place, place], color=color, linestyle=dashes, linewidth=1.6,
+                      clip_on=False, transform=axis.transAxes)
+            axis.text(1.14, place, label, va="center", fontsize=9, transform=axis.transAxes)
+    for axis in axes.flat[len(panels):]:
+        axis.remove()
+    seeds = max(len(values) for _, values in curves.values())
+    title = f"interquartile mean over {seeds} seeds, 95 % bootstrap interval" if seeds > 1 else "one seed"
+    figure.suptitle(f"{suite}: {title}", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def first_above(curve: tuple | None, level: float) -> str:
+    """Transitions after which the interquartile mean is first above the level."""
+    above = np.flatnonzero(iqm(curve[1]) > level) if curve else []
+    return f"{curve[0][above[0]]:,}" if len(above) else "never"
+
+
+def report(suite: str, runs: list[dict], curves: dict) -> str:
+    """Figure, table of the final evaluations, and how the runs were made."""
+    head = ["run", "seeds", "transitions", "evaluation", "95 % interval", "lowest", "seconds"]
+    rows, levels = [], LEVELS.get(suite, [])
+    for label in dict.fromkeys(row["label"] for row in runs):
+        mine = [row for row in runs if row["label"] == label]
+        means = np.array([float(row["eval mean"]) for row in mine])
+        low, high = interval(means)
+        seconds = np.median([float(row["wall seconds"]) for row in mine])
+        rows.append([label, len(mine), f"{curves[label][0][-1]:,}" if label in curves else "",
+                     f"{iqm(means):.1f}", f"{low:.1f} to {high:.1f}" if len(mine) > 1 else "",
+                     f"{means.min():.1f}", f"{seconds:.0f}"])
+        rows[-1] += [first_above(curves.get(label), level) for level in levels]
+    made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
+            for name in ("environment", "machine", "versions", "commit")}
+    return (f"**{suite}** on {made['environment']}: `python benchmark/learning.py --suite {suite}`\n\n"
+            f"![{suite}](benchmark/figures/{suite}.png)\n\n"
+            f"{table(head + [f'above {level} from' for level in levels], rows)}\n\n"
+            f"Each run's command: [runs.csv](benchmark/results/{suite}/runs.csv). Machine: {made['machine']}."
+            f" Versions: {made['versions']}. Commits of the scripts: {made['commit']}.\n")
+
+
+def speed_report(rows: list[dict]) -> str:
+    """The table of speed.csv."""
+    head = ["row", "transitions/s", "against", "its transitions/s", "ratio", "lowest to highest", "rounds",
+            "threads", "MB", "its MB"]
+    cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],
+              f"{row['lowest']} to {row['highest']}", row["rounds"], row["threads"], row["our MB"],
+              row["their MB"]] for row in rows]
+    made = dict.fromkeys("; ".join(row[name] for name in ("machine", "versions", "date")) for row in rows)
+    return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {'. '.join(made)}. Each row's commands:"
+            " [speed.csv](benchmark/results/speed.csv).\n")
+
+
+def put(readme: Path, name: str, text: str) -> None:
+    """Write the text between the marks of that name, or print it."""
+    old = readme.read_text() if readme.exists() else ""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if begin not in old or end not in old:
+        return print(text)
+    readme.write_text(old[:old.index(begin)] + begin + text + old[old.index(end):])
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmark" / "results")
+    parser.add_argument("--figures", type=Path, default=ROOT / "benchmark" / "figures")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    options = parser.parse_args()
+    texts = ["`evaluation` is the interquartile mean over seeds of the means that runs print at their end.\n"]
+    for suite in SUITES:
+        if (options.results / suite / "runs.csv").exists():
+            runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))
+            curves = {label: aligned([row for row in points if row["label"] == label])
+                      for label in dict.fromkeys(row["label"] for row in points)}
+            draw(suite, curves, options.figures / f"{suite}.png")
+            texts.append(report(suite, runs, curves))
+    put(options.readme, "results", "\n".join(texts))
+    if (options.results / "speed.csv").exists():
+        put(options.readme, "speed", speed_report(read(options.results / "speed.csv")))
+
+
+if __name__ == "__main__":
+    main()
