@@ -155,6 +155,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         name, side = options.one[0], getattr(ROWS[options.one[0]], options.one[1])
+        import torch._dynamo  # noqa: F401  (for seconds; else the first optimizer imports it)
         seconds = seconds_of_script(side) if ".py" in side else seconds_of_sb3(side, ROWS[name].threads)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in kB; on macOS in bytes
         return print(seconds, peak / 1000)
