@@ -1,4 +1,5 @@
 """The benchmark's suites name flags that exist, its results survive a crash, and its arithmetic is right."""
+import fcntl
 import os
 import re
 import signal
@@ -107,8 +108,12 @@ def test_parent_is_killed_and_its_run_waited_for(tmp_path):
     """After kill -9 the run goes on by itself; the next start neither begins it again nor loses it."""
     first = start(tmp_path, "--total-timesteps", "2000")
     wait_for(lambda: logs(tmp_path))
+    time.sleep(0.2)  # from its log to its process
     first.send_signal(signal.SIGKILL)
     first.wait()
+    (lock,) = tmp_path.glob("runs/cartpole/*.lock")
+    with open(lock) as file, pytest.raises(BlockingIOError):  # the run, still importing, has it
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     out, _ = start(tmp_path, "--total-timesteps", "2000").communicate(timeout=120)
     assert len(logs(tmp_path)) == 1, out
     (row,) = records.read(tmp_path / "results" / "cartpole" / "runs.csv")
