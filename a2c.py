@@ -8,19 +8,21 @@
 """A2C: an actor and a critic that bootstraps, so that no update waits for the end of an episode.
 
 Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016; the
-    synchronous form, whose name is OpenAI's (2017), has one learner step all environments together.
+    synchronous form, named in Schulman et al. 2017, section 6.2, steps all environments together.
 Adds: to vpg.py the bootstrap: rollouts of --num-steps replace whole episodes, V(s) stands for the rest of
     the return, and one step of one optimizer trains policy and critic.
-Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients and the entropy
-    bonus of section 4 (unnumbered) -> a2c_loss
+Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
+    bonus of section 4 (unnumbered), which it leaves out -> a2c_loss
 
     R_t  = r_t + gamma * R_{t+1} inside the rollout; at its end R_{t+1} = V(s_{t+1}), at a time limit also,
            at a terminal state 0
     loss = mean of [-(R_t - V(s_t)) log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
 
-Departs: synchronous; torch's RMSprop has eps outside of the root, the usual code inside; constant learning
-    rate; for pixels the network of Mnih et al. 2015, shared by policy and critic; for vectors two MLPs;
-    --norm-obs and --norm-reward are for continuous control; the defaults are for CartPole, and ours.
+Departs: synchronous, so no thread lags behind; the mean over a rollout, where the threads add up; a value
+    loss with 1/2 and --vf-coef; the gradient's norm is clipped; a time limit bootstraps; torch's RMSprop has
+    eps outside of the root, the usual code inside; constant learning rate; for pixels the network of Mnih et
+    al. 2015, shared by policy and critic, for vectors two MLPs; orthogonal initialisation; --norm-obs and
+    --norm-reward are for continuous control; the defaults are for CartPole, and ours.
 Run:
     python a2c.py
     python a2c.py --num-envs 1 --num-steps 1
@@ -53,11 +55,11 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
     # changed from vpg.py: rollouts in place of episodes, one optimizer, normalisers
+    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
     learning_rate: float = 7e-4  # of RMSprop
     num_envs: int = 8  # N, parallel environments
-    num_steps: int = 5  # T, steps of each environment in a rollout
+    num_steps: int = 5  # T, steps of each environment in a rollout (1: an update at every step)
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
@@ -90,7 +92,8 @@ class Categorical(NamedTuple):
     logits: torch.Tensor  # (B, A) or (B, K, A)
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel-max trick: many times faster than torch.distributions."""
+        """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
+        are largest at a draw from their softmax: many times faster than torch.distributions."""
         noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
         return (self.logits - noise.log()).argmax(-1)
 
@@ -259,6 +262,16 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
     for t in reversed(range(len(delta))):
         adv[t] = ahead = delta[t] + decay[t] * ahead  # (N,)
     return adv, adv + value
+
+
+@torch.no_grad()
+def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
+    """V of the true next observations (T, N): the next row of `value`, unless the episode or rollout ends."""
+    alone = batch.terminated + batch.truncated > 0  # (T, N)
+    alone[-1] = True  # (N,)
+    next_value = value.roll(-1, dims=0)  # (T, N)
+    next_value[alone] = critic(batch.next_obs[alone])  # (number of ends,)
+    return next_value
 
 
 def a2c_loss(logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor, ret: torch.Tensor,
@@ -477,7 +490,7 @@ def check(args: Args, state: dict) -> tuple:
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
         if type(value) is int and not low <= value <= 10**9:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
-        high = 1e9 if name == "max_grad_norm" else 1
+        high = 10**9 if name in ("max_grad_norm", "vf_coef") else 1
         if type(value) is float and not 0 <= value <= high:
             fail(f"{flag} must be from 0 to {high}, not {value}")
         fixed = state and name in ("env_id", "num_envs", "norm_obs", "norm_reward")
@@ -491,9 +504,10 @@ def check(args: Args, state: dict) -> tuple:
     envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
     space, obs_space = envs.single_action_space, envs.single_observation_space
     shape = obs_space.shape
-    box = isinstance(space, Box) and len(space.shape) == 1 and space.is_bounded()
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
     if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
-        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or finite vectors")
+        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or vectors of bounded"
+             " floats")
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
@@ -531,7 +545,8 @@ def train(args: Args, state: dict | None = None) -> None:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
     # changed from vpg.py: one optimizer for both
-    optimizer = torch.optim.RMSprop(net.parameters(), lr=args.learning_rate, alpha=0.99, eps=1e-5)
+    optimizer = torch.optim.RMSprop(
+        net.parameters(), lr=args.learning_rate, alpha=0.99, eps=1e-5, foreach=True)
     parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
     if state:
         for name, part in parts.items():
@@ -540,7 +555,8 @@ def train(args: Args, state: dict | None = None) -> None:
         # changed from vpg.py: rollouts in place of episodes
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
-    step, save, shape = run.first_step, True, (args.num_steps, args.num_envs)
+    step, save = run.first_step, True
+    shape = args.num_steps, args.num_envs  # (T, N)
     taken = args.num_steps * args.num_envs  # transitions of a rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
@@ -574,8 +590,8 @@ def train(args: Args, state: dict | None = None) -> None:
         # changed from vpg.py: R bootstraps; one loss and one step for both
         batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
         dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
-        next_value = net.critic(batch.next_obs.flatten(0, 1)).detach().view(shape)
-        adv, ret = gae(batch.reward, value.detach().view(shape), next_value,
+        old_value = value.detach().view(shape)  # (T, N)
+        adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
                        batch.terminated, batch.truncated, args.gamma, lam=1.0)
         logp, entropy = dist.log_prob(batch.action.flatten(0, 1)), dist.entropy()
         loss, info = a2c_loss(logp, adv.flatten(), value, ret.flatten(), entropy, args.vf_coef, args.ent_coef)

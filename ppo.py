@@ -10,22 +10,23 @@
 Paper: Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, 2017.
 Adds: to a2c.py the reuse of a rollout: several epochs of minibatches, a ratio that is clipped, GAE(lambda).
 Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_loss; Eqs. (11), (12) -> gae
-
-    ratio = pi(a | s; theta) / pi(a | s; theta_old)
-    loss  = mean of [-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + vf_coef (V - R)^2 / 2 - ent_coef H]
-    A_t   = sum of (gamma lam)^l delta_{t+l};  delta_t = r_t + gamma V(s_{t+1}) - V(s_t);  R = A + V_old
-
+    ratio   = pi(a | s; theta) / pi(a | s; theta_old)
+    loss    = mean of [-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + vf_coef (V - R)^2 / 2 - ent_coef H]
+    A_t     = sum of (gamma lam)^l delta_{t+l}, to the end of the episode or rollout;  R = A + V_old
+    delta_t = r_t + gamma (1 - terminated) V(s_{t+1}) - V(s_t)
     --num-steps 8 --num-envs 2 --num-minibatches 4 --update-epochs 2: rollouts of 16 transitions, 8 updates
-        env 0:  0  1  2  3  4  5  6  7      epoch 1, shuffled:  3 12  9  0 | 14  7  1 10 | ... 4 updates
-        env 1:  8  9 10 11 12 13 14 15      epoch 2, reshuffled: 8  2 15 11 |  5 13  6  4 | ... 4 updates
-
-Departs: advantages are normalised in each minibatch, the value loss has 1/2 and can be clipped
-    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5: as usual code does, not the paper;
-    separate networks for vectors; the defaults are for CartPole, and ours.
+        env 0:  0  2  4  6  8 10 12 14      epoch 1, shuffled:    3 12  9  0 | 14  7  1 10 | ... 4 updates
+        env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
+Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
+    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --target-kl;
+    a time limit bootstraps; --norm-obs and --norm-reward; for pixels the network of Mnih et al. 2015;
+    orthogonal initialisation; the defaults are for CartPole, and ours.
 Run:
     python ppo.py
     python ppo.py --num-envs 2 --update-epochs 2
-    python ppo.py --env-id Hopper-v5 --num-envs 1 --num-steps 2048 --num-minibatches 32 --update-epochs 10 ...
+    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 \\
+        --num-minibatches 32 --update-epochs 10 --learning-rate 3e-4 --ent-coef 0 --norm-obs --norm-reward
+    python ppo.py --env-id Pendulum-v1 --total-timesteps 200000 --gamma 0.9 --learning-rate 1e-3 --norm-obs
 """
 import math
 import os
@@ -58,15 +59,15 @@ class Args:
     # changed from a2c.py: reuse of a rollout
     learning_rate: float = 2.5e-4  # of Adam
     num_envs: int = 4  # N, parallel environments
-    num_steps: int = 128  # T, steps of each environment in a rollout
+    num_steps: int = 128  # T, steps of each environment in a rollout (1: an update at every step)
     gamma: float = 0.99  # discount per step
     num_minibatches: int = 4  # parts of a shuffled rollout, an update each
     update_epochs: int = 4  # passes over a rollout
-    gae_lambda: float = 0.95  # lam
+    gae_lambda: float = 0.95  # lam, decay of the sum of TD errors
     clip_coef: float = 0.2  # eps, how far the ratio may go from 1
     clip_vloss: bool = False  # keep V within eps of what it was, too
     norm_adv: bool = True  # advantages of a minibatch: mean 0, deviation 1
-    target_kl: float = 0.0  # no further epoch once the policy is this far from the old one (0: never)
+    target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: never)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
@@ -99,7 +100,8 @@ class Categorical(NamedTuple):
     logits: torch.Tensor  # (B, A) or (B, K, A)
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel-max trick: many times faster than torch.distributions."""
+        """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
+        are largest at a draw from their softmax: many times faster than torch.distributions."""
         noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
         return (self.logits - noise.log()).argmax(-1)
 
@@ -270,6 +272,16 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
     return adv, adv + value
 
 
+@torch.no_grad()
+def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
+    """V of the true next observations (T, N): the next row of `value`, unless the episode or rollout ends."""
+    alone = batch.terminated + batch.truncated > 0  # (T, N)
+    alone[-1] = True  # (N,)
+    next_value = value.roll(-1, dims=0)  # (T, N)
+    next_value[alone] = critic(batch.next_obs[alone])  # (number of ends,)
+    return next_value
+
+
 def normalize(adv: torch.Tensor) -> torch.Tensor:
     """Advantages of a minibatch (B,), B > 1, with mean 0 and deviation 1."""
     return (adv - adv.mean()) / (adv.std() + 1e-8)
@@ -285,8 +297,8 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     pg_loss = -torch.min(ratio * adv, clipped * adv).mean()  # ()
     error = (value - ret).square()  # (B,)
     if clip_vloss:
-        near = old_value + (value - old_value).clamp(-clip_coef, clip_coef)  # (B,)
-        error = torch.max(error, (near - ret).square())  # (B,)
+        clipped_value = old_value + (value - old_value).clamp(-clip_coef, clip_coef)  # (B,)
+        error = torch.max(error, (clipped_value - ret).square())  # (B,)
     value_loss = 0.5 * error.mean()  # ()
     loss = pg_loss + vf_coef * value_loss - ent_coef * entropy.mean()  # ()
     with torch.no_grad():
@@ -503,7 +515,7 @@ def check(args: Args, state: dict) -> tuple:
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
         if type(value) is int and not low <= value <= 10**9:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
-        high = 1e9 if name in ("max_grad_norm", "target_kl") else 1
+        high = 10**9 if name in ("max_grad_norm", "vf_coef", "target_kl") else 1
         if type(value) is float and not 0 <= value <= high:
             fail(f"{flag} must be from 0 to {high}, not {value}")
         fixed = state and name in ("env_id", "num_envs", "norm_obs", "norm_reward")
@@ -521,9 +533,10 @@ def check(args: Args, state: dict) -> tuple:
     envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
     space, obs_space = envs.single_action_space, envs.single_observation_space
     shape = obs_space.shape
-    box = isinstance(space, Box) and len(space.shape) == 1 and space.is_bounded()
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
     if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
-        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or finite vectors")
+        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or vectors of bounded"
+             " floats")
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
@@ -566,7 +579,8 @@ def train(args: Args, state: dict | None = None) -> None:
         optimizer.param_groups[0]["lr"] = args.learning_rate
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
-    step, save, shape = run.first_step, True, (args.num_steps, args.num_envs)
+    step, save = run.first_step, True
+    shape = args.num_steps, args.num_envs  # (T, N)
     taken = args.num_steps * args.num_envs  # transitions of a rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
@@ -601,11 +615,10 @@ def train(args: Args, state: dict | None = None) -> None:
         obs_b, action_b = batch.obs.flatten(0, 1), batch.action.flatten(0, 1)  # (B, ...), B = T * N
         with torch.no_grad():  # before the first update: the old policy and its values
             dist, value = net(obs_b)
-            old_logp = dist.log_prob(action_b)
-            next_value = net.critic(batch.next_obs.flatten(0, 1)).view(shape)
-        adv, ret = gae(batch.reward, value.view(shape), next_value,
+            old_logp, old_value = dist.log_prob(action_b), value.view(shape)  # (B,), (T, N)
+        adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
                        batch.terminated, batch.truncated, args.gamma, args.gae_lambda)
-        data = obs_b, action_b, old_logp, adv.flatten(), value, ret.flatten()
+        data = obs_b, action_b, old_logp, adv.flatten(), value, ret.flatten()  # (B, ...) each
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (step - taken) / args.total_timesteps)
         for _ in range(args.update_epochs):

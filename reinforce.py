@@ -8,19 +8,22 @@
 """REINFORCE: the score-function policy gradient, from whole episodes.
 
 Paper: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
-    Machine Learning 8:229-256, 1992; rewards-to-go: Sutton et al., NIPS 12, 1057-1063, 2000, section 1.
+    Machine Learning 8:229-256, 1992; rewards-to-go: Sutton et al., "Policy Gradient Methods for Reinforcement
+    Learning with Function Approximation", NIPS 12, 1057-1063, 2000, section 1.
 Adds: nothing, it is the parent of vpg, which is the parent of a2c, and that of ppo.
 Where: return R_t in Sutton's episodic REINFORCE -> discounted_returns; gradient, Williams's Eq. (11) with R_t
     for the total reward -> reinforce_loss; as many whole episodes from each environment -> collect
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
-    --reduction mean: the mean over t instead, which makes the step shorter the longer the episodes are
+    --reduction mean: the mean over t, which makes the step shorter the longer the episodes are. The whole
+        effect shows with --optimizer sgd: Adam hides a constant factor, and a part of a changing one
 
-Departs: rewards from before an action are left out of its weight; no gamma^t before a term, as usual in
-    practice; a time limit ends the sum like a terminal state, so the last steps before it look worse than
-    they are; Adam for plain gradient ascent (--optimizer sgd); MLPs of 64 and 64 tanh units, the network of
-    Mnih et al. 2015 for pixels, orthogonal initialisation; the defaults are for CartPole, and ours.
+Departs: rewards before an action are left out of its weight, which Williams has, and later ones are
+    discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one step for a batch of
+    episodes; a time limit ends the sum like a terminal state, so the last steps before it look worse than
+    they are; Adam for plain gradient ascent; MLPs of 64 and 64 tanh units, for pixels the network of Mnih et
+    al. 2015, orthogonal initialisation; the defaults are for CartPole, and ours.
 Run:
     python reinforce.py
     python reinforce.py --optimizer sgd --learning-rate 1e-3
@@ -53,10 +56,10 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
-    learning_rate: float = 5e-3  # of the policy
-    num_envs: int = 4  # N, parallel environments
-    episodes_per_env: int = 2  # whole episodes from each environment in a batch
+    total_timesteps: int = 500_000  # environment transitions; all counts below are in transitions too
+    learning_rate: float = 1e-2  # of the policy
+    num_envs: int = 8  # N, parallel environments
+    episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # of an episode's terms
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
@@ -75,7 +78,7 @@ class Episode(NamedTuple):
     obs: torch.Tensor  # (T, *O) f32, u8 for pixels
     action: torch.Tensor  # (T,) i64, (T, K) i64 for MultiDiscrete, (T, A) f32 for Box
     reward: torch.Tensor  # (T,) f32
-    end: int  # transitions of the batch up to and with its last one
+    end: int  # transitions of the batch up to its last one, and with it
 
 
 class Categorical(NamedTuple):
@@ -84,7 +87,8 @@ class Categorical(NamedTuple):
     logits: torch.Tensor  # (B, A) or (B, K, A)
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel-max trick: many times faster than torch.distributions."""
+        """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
+        are largest at a draw from their softmax: many times faster than torch.distributions."""
         noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
         return (self.logits - noise.log()).argmax(-1)
 
@@ -216,7 +220,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: str) -> list[Episode]:
-    """The first episodes of each environment from a reset on, all of them whole, in the order of their ends.
+    """The first episodes of each environment from a reset on, all of them whole, in the order of their ends;
+    episodes must end.
 
     An environment that has delivered its own runs on until the last has, and does not count: to take the
     first episodes that end, wherever they do, would favour short ones.
@@ -443,9 +448,10 @@ def check(args: Args, state: dict) -> tuple:
     envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
     space, obs_space = envs.single_action_space, envs.single_observation_space
     shape = obs_space.shape
-    box = isinstance(space, Box) and len(space.shape) == 1 and space.is_bounded()
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
     if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
-        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or finite vectors")
+        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or vectors of bounded"
+             " floats")
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
@@ -474,8 +480,8 @@ def train(args: Args, state: dict | None = None) -> None:
         if args.capture_video:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
-    optimizer = kind(policy.parameters(), lr=args.learning_rate, fused=True)
+    optimizer_class = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
+    optimizer = optimizer_class(policy.parameters(), lr=args.learning_rate, fused=True)
     parts = {"policy": policy, "optimizer": optimizer}
     if state:
         for name, part in parts.items():
@@ -488,7 +494,7 @@ def train(args: Args, state: dict | None = None) -> None:
     while step < args.total_timesteps:
         # act, step, store
         episodes = collect(envs, policy, reset_seed(args.seed, step), args.episodes_per_env, device)
-        run.finished += [(step + end, float(reward.sum()), len(reward)) for _, _, reward, end in episodes]
+        run.finished += [(step + e.end, float(e.reward.sum()), len(e.reward)) for e in episodes]
         taken = episodes[-1].end
         step += taken
 

@@ -14,11 +14,12 @@ Adds: to reinforce.py a baseline, which depends on the state alone and so leaves
 Where: section 3, any function of the state may be subtracted -> vpg_loss; baseline V(s) -> Critic, value_loss
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
-    loss = -(mean over episodes) sum over t of (G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)
+    loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
     --baseline value: b = V(s; phi), fitted to G_t by its own optimizer after the step of the policy
                mean:  b = the mean of all G_t of the batches before; none: b = 0, reinforce.py's gradient
 
-Departs: as reinforce.py does; the entropy bonus is of later work (Mnih et al. 2016), here for its use.
+Departs: as reinforce.py does; the entropy bonus is not in that paper, see Mnih et al. 2016, section 4; no GAE
+    and no normalised advantages, which others add under this name.
 Run:
     python vpg.py
     python vpg.py --baseline mean --ent-coef 0
@@ -51,10 +52,10 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
-    learning_rate: float = 5e-3  # of the policy
-    num_envs: int = 4  # N, parallel environments
-    episodes_per_env: int = 2  # whole episodes from each environment in a batch
+    total_timesteps: int = 500_000  # environment transitions; all counts below are in transitions too
+    learning_rate: float = 1e-2  # of the policy
+    num_envs: int = 8  # N, parallel environments
+    episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # of an episode's terms
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
@@ -78,7 +79,7 @@ class Episode(NamedTuple):
     obs: torch.Tensor  # (T, *O) f32, u8 for pixels
     action: torch.Tensor  # (T,) i64, (T, K) i64 for MultiDiscrete, (T, A) f32 for Box
     reward: torch.Tensor  # (T,) f32
-    end: int  # transitions of the batch up to and with its last one
+    end: int  # transitions of the batch up to its last one, and with it
 
 
 class Categorical(NamedTuple):
@@ -87,7 +88,8 @@ class Categorical(NamedTuple):
     logits: torch.Tensor  # (B, A) or (B, K, A)
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel-max trick: many times faster than torch.distributions."""
+        """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
+        are largest at a draw from their softmax: many times faster than torch.distributions."""
         noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
         return (self.logits - noise.log()).argmax(-1)
 
@@ -235,7 +237,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: str) -> list[Episode]:
-    """The first episodes of each environment from a reset on, all of them whole, in the order of their ends.
+    """The first episodes of each environment from a reset on, all of them whole, in the order of their ends;
+    episodes must end.
 
     An environment that has delivered its own runs on until the last has, and does not count: to take the
     first episodes that end, wherever they do, would favour short ones.
@@ -462,9 +465,10 @@ def check(args: Args, state: dict) -> tuple:
     envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
     space, obs_space = envs.single_action_space, envs.single_observation_space
     shape = obs_space.shape
-    box = isinstance(space, Box) and len(space.shape) == 1 and space.is_bounded()
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
     if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
-        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or finite vectors")
+        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or vectors of bounded"
+             " floats")
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
@@ -496,8 +500,8 @@ def train(args: Args, state: dict | None = None) -> None:
         if args.capture_video:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
-    optimizer = kind(policy.parameters(), lr=args.learning_rate, fused=True)
+    optimizer_class = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
+    optimizer = optimizer_class(policy.parameters(), lr=args.learning_rate, fused=True)
     # changed from reinforce.py: the fit of V
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=args.value_learning_rate, fused=True)
     parts = {"policy": policy, "optimizer": optimizer, "critic": critic, "critic_optimizer": critic_optimizer}
@@ -515,13 +519,13 @@ def train(args: Args, state: dict | None = None) -> None:
     while step < args.total_timesteps:
         # act, step, store
         episodes = collect(envs, policy, reset_seed(args.seed, step), args.episodes_per_env, device)
-        run.finished += [(step + end, float(reward.sum()), len(reward)) for _, _, reward, end in episodes]
+        run.finished += [(step + e.end, float(e.reward.sum()), len(e.reward)) for e in episodes]
         taken = episodes[-1].end
         step += taken
 
         # learn
         # changed from reinforce.py: what is new is logged, and G_t used twice
-        losses, rets = {"losses/policy_loss": 0.0, "losses/entropy": 0.0}, []
+        losses, rets = {"losses/loss": 0.0, "losses/entropy": 0.0}, []
         optimizer.zero_grad()
         for episode in episodes:
             reward = episode.reward.sign() if clip_reward else episode.reward
@@ -530,13 +534,13 @@ def train(args: Args, state: dict | None = None) -> None:
             rets.append(ret)
             baseline = past["mean"] if args.baseline == "mean" else 0.0
             if args.baseline == "value":
-                baseline = critic(episode.obs).detach()  # (T,)
+                with torch.no_grad():
+                    baseline = critic(episode.obs)  # (T,)
             dist = policy(episode.obs)
             logp, entropy = dist.log_prob(episode.action), dist.entropy()
             loss = vpg_loss(logp, ret - baseline, entropy, args.ent_coef, args.reduction) / len(episodes)
             loss.backward()
-            losses["losses/policy_loss"] += loss.detach()
-            # changed from reinforce.py: an entropy bonus
+            losses["losses/loss"] += loss.detach()
             losses["losses/entropy"] += entropy.detach().mean() / len(episodes)
         optimizer.step()
 
