@@ -10,13 +10,16 @@
 Paper: Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, 2017.
 Adds: to a2c.py the reuse of a rollout: several epochs of minibatches, a ratio that is clipped, GAE(lambda).
 Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_loss; Eqs. (11), (12) -> gae
+
     ratio   = pi(a | s; theta) / pi(a | s; theta_old)
     loss    = mean of [-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + vf_coef (V - R)^2 / 2 - ent_coef H]
     A_t     = sum of (gamma lam)^l delta_{t+l}, to the end of the episode or rollout;  R = A + V_old
     delta_t = r_t + gamma (1 - terminated) V(s_{t+1}) - V(s_t)
+
     --num-steps 8 --num-envs 2 --num-minibatches 4 --update-epochs 2: rollouts of 16 transitions, 8 updates
         env 0:  0  2  4  6  8 10 12 14      epoch 1, shuffled:    3 12  9  0 | 14  7  1 10 | ... 4 updates
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
+
 Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
     (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --target-kl;
     a time limit bootstraps; --norm-obs and --norm-reward; for pixels the network of Mnih et al. 2015;
@@ -24,9 +27,8 @@ Departs: advantages are normalised in each minibatch (--norm-adv), the value los
 Run:
     python ppo.py
     python ppo.py --num-envs 2 --update-epochs 2
-    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 \\
-        --num-minibatches 32 --update-epochs 10 --learning-rate 3e-4 --ent-coef 0 --norm-obs --norm-reward
-    python ppo.py --env-id Pendulum-v1 --total-timesteps 200000 --gamma 0.9 --learning-rate 1e-3 --norm-obs
+    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \\
+        --num-minibatches 32 --gae-lambda 0.95 --learning-rate 3e-4 --norm-obs --norm-reward
 """
 import math
 import os
@@ -55,15 +57,15 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
     # changed from a2c.py: reuse of a rollout
-    learning_rate: float = 2.5e-4  # of Adam
-    num_envs: int = 4  # N, parallel environments
-    num_steps: int = 128  # T, steps of each environment in a rollout (1: an update at every step)
-    gamma: float = 0.99  # discount per step
-    num_minibatches: int = 4  # parts of a shuffled rollout, an update each
-    update_epochs: int = 4  # passes over a rollout
-    gae_lambda: float = 0.95  # lam, decay of the sum of TD errors
+    total_timesteps: int = 100_000  # environment transitions; all counts below are in transitions too
+    learning_rate: float = 1e-3  # of Adam
+    num_envs: int = 8  # N, parallel environments
+    num_steps: int = 32  # T, steps of each environment in a rollout (1: an update at every step)
+    gamma: float = 0.98  # discount per step
+    num_minibatches: int = 2  # parts of a shuffled rollout, an update each
+    update_epochs: int = 10  # passes over a rollout
+    gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
     clip_coef: float = 0.2  # eps, how far the ratio may go from 1
     clip_vloss: bool = False  # keep V within eps of what it was, too
     norm_adv: bool = True  # advantages of a minibatch: mean 0, deviation 1
@@ -73,7 +75,8 @@ class Args:
     max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
-    ent_coef: float = 0.01  # weight of the entropy
+    # changed from a2c.py: less exploration is needed
+    ent_coef: float = 0.0  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
