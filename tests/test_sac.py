@@ -181,6 +181,7 @@ def test_critics_are_two_networks():
         for layer in layers:
             bound = x.shape[1] ** -0.5
             assert 0.9 * bound < layer.weight[i].abs().max() <= bound
+            assert not torch.isclose(layer.weight[0], layer.weight[1], atol=0).all()
             x = (torch.relu(x) if layer is not layers[0] else x) @ layer.weight[i] + layer.bias[i]
         assert torch.allclose(q[i], x[:, 0], atol=1e-6)
     assert (q[0] - q[1]).abs().min() > 1e-4
@@ -236,12 +237,16 @@ def test_scale():
     scaled = sac.scale(actions, space)
     assert scaled.dtype == np.float32 and (scaled[0] == low).all() and (scaled[2] == high).all()
     assert scaled[1] == pytest.approx((low + high) / 2) and scaled[3] == pytest.approx([-1, 6.5, 0.7])
+
+
+def test_scale_stays_within_the_bounds():
+    """However rounding falls: in [low, low] some actions would be off by a bit."""
     rng = np.random.default_rng(0)
-    for _ in range(300):  # rounding takes no action out of the bounds
-        low = (rng.normal(size=3) * 10.0 ** rng.integers(-3, 4, size=3)).astype(np.float32)
-        space = Box(low, low + rng.random(3).astype(np.float32))
-        for action in sac.scale(np.float32([[-1, -1, -1], [1, 1, 1], [0.99999994] * 3]), space):
-            assert space.contains(action)
+    for width in 0, 1e-6, 1:
+        low = rng.normal(size=1000).astype(np.float32)
+        space = Box(low, low + np.float32(width) * rng.random(1000).astype(np.float32))
+        actions = np.concatenate([rng.uniform(-1, 1, (20, 1000)), -np.ones((1, 1000)), np.ones((1, 1000))])
+        assert all(space.contains(action) for action in sac.scale(actions.astype(np.float32), space))
 
 
 def test_scale_keeps_the_shape_and_the_type_of_the_space():
@@ -434,13 +439,20 @@ def vector(net):
 def test_who_learns_from_what(tmp_path, monkeypatch):
     """The target is the target critics', without a gradient; the losses are the critics'; and the gradient of
     the policy loss reaches the policy, through the critics but no weight of theirs."""
-    seen, batches = [], watch_batches(monkeypatch)
+    seen, batches, drawn = [], watch_batches(monkeypatch), []
+    sample_action = sac.sample_action
+
+    def watched(policy, obs, rng):
+        drawn[:] = obs, *sample_action(policy, obs, rng)
+        return drawn[1:]
+
+    monkeypatch.setattr(sac, "sample_action", watched)
 
     def record(name, last, args):
         seen.append((name, last[0] if last else None))
         if name == "soft_target":
             assert not any(isinstance(part, torch.Tensor) and part.requires_grad for part in args)
-            assert last[1] is batches[-1].next_obs and last[2] is not batches[-1].action
+            assert last[1] is drawn[0] is batches[-1].next_obs and last[2] is drawn[1] and args[3] is drawn[2]
             assert args[0] is batches[-1].reward and args[1] is batches[-1].terminated
         if name == "critic_loss":
             q, y = args
@@ -450,7 +462,7 @@ def test_who_learns_from_what(tmp_path, monkeypatch):
         if name == "policy_loss":
             logp, q, alpha = args
             assert logp.shape == (8,) and q.shape == (2, 8) and not alpha.requires_grad
-            assert last[1] is batches[-1].obs and last[2] is not batches[-1].action
+            assert last[1] is drawn[0] is batches[-1].obs and last[2] is drawn[1] and logp is drawn[2]
             mine, critics = ({id(part) for part in leaves(part)} for part in (logp, q))
             assert critics <= mine and len(mine) == 6
             assert not mine & {id(part) for part in last[0].parameters()}
