@@ -175,7 +175,7 @@ def test_critics_are_two_networks():
     critic, obs, action = sac.Critic(3, 2), torch.randn(10, 3), torch.randn(10, 2)
     q = critic(obs, action)
     assert q.shape == (2, 10)
-    layers = [layer for layer in critic.body if isinstance(layer, sac.TwinLinear)]
+    layers = [layer for layer in [*critic.body, critic.head] if isinstance(layer, sac.TwinLinear)]
     for i in range(2):
         x = torch.cat([obs, action], dim=1)
         for layer in layers:
