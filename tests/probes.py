@@ -118,6 +118,15 @@ class Probe8(Probe):
         return 0
 
 
+class Aim(Probe8):
+    """The best torque is 1."""
+
+    action_space = Box(-3, 3, (1,), np.float32)
+
+    def reward(self, action):
+        return -abs(action[0] - 1)
+
+
 class Probe9(Probe3):
     """Probe 3 with a continuous action."""
 
@@ -171,6 +180,24 @@ class Float64(Probe4):
 
     def pack(self):
         return super().pack().astype(np.float64)
+
+
+class Frames(Probe4):
+    """Pixels, other ones in each of the 12 steps of an episode; rewards 3 and -3."""
+
+    observation_space, length = Box(0, 255, (4, 84, 84), np.uint8), 12
+
+    def first(self):
+        return self.np_random.integers(256, size=(4, 84, 84), dtype=np.uint8)
+
+    def next(self):
+        return np.roll(self.obs, 7)
+
+    def pack(self):
+        return self.obs
+
+    def reward(self, action):
+        return 6 * action - 3
 
 
 class MatrixObs(Probe4):
@@ -266,6 +293,14 @@ class TwoWheels(Probe4):
 
     def reward(self, action):
         return (np.asarray(action) == 1).sum() - 1
+
+
+class TupleAction(Probe4):
+    action_space = gym.spaces.Tuple([Discrete(2), Discrete(3)])
+
+
+class Switches(Probe4):
+    action_space = gym.spaces.MultiBinary(3)
 
 
 for name, cls in list(globals().items()):

@@ -6,7 +6,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from common import PIXELS, PONG, REPLAY, SCRIPTS, SMALL, VALUE, call, checkpoint, run, run_folder, takes
+from common import (
+    PIXELS,
+    POLICY,
+    PONG,
+    REPLAY,
+    SCRIPTS,
+    SMALL,
+    VALUE,
+    call,
+    checkpoint,
+    run,
+    run_folder,
+    takes,
+)
 
 # flags -> words that the message must have; for all scripts
 ANY = {
@@ -64,9 +77,38 @@ REPLAY_ONLY = {
     "--buffer-size 10 --batch-size 11": ["--buffer-size", "--batch-size"],
     "--learning-starts 301": ["--learning-starts", "--total-timesteps"],
 }
+POLICY_ONLY = {
+    "--env-id probes:InfiniteBox-v0": ["--env-id", "inf", "finite"],
+    "--env-id probes:HalfOpenBox-v0": ["--env-id", "inf", "finite"],
+    "--env-id probes:WideTorques-v0": ["--env-id", "(2, 1)"],
+    "--env-id probes:WholeBox-v0": ["--env-id", "int64"],
+    "--env-id probes:TupleAction-v0": ["--env-id", "Tuple"],
+    "--env-id probes:Switches-v0": ["--env-id", "MultiBinary"],
+    "--env-id probes:SmallImage-v0": ["--env-id", "(10, 10, 4)", "(4, 84, 84)"],
+    "--repeat-action-probability 2": ["--repeat-action-probability"],
+    "--episodes-per-env 0": ["--episodes-per-env"],
+    "--value-epochs 0": ["--value-epochs"],
+    "--value-learning-rate 2": ["--value-learning-rate"],
+    "--ent-coef -0.1": ["--ent-coef"],
+    "--ent-coef nan": ["--ent-coef"],
+    "--num-steps 0": ["--num-steps"],
+    "--vf-coef inf": ["--vf-coef"],
+    "--max-grad-norm nan": ["--max-grad-norm"],
+    "--norm-obs --env-id ALE/Pong-v5": ["--norm-obs", "ALE/Pong-v5"],
+    "--norm-obs --env-id probes:Frames-v0": ["--norm-obs", "Frames"],
+    "--update-epochs 0": ["--update-epochs"],
+    "--gae-lambda 1.1": ["--gae-lambda"],
+    "--clip-coef -0.1": ["--clip-coef"],
+    "--target-kl -1": ["--target-kl"],
+    "--target-kl nan": ["--target-kl"],
+    "--num-minibatches 3": ["--num-minibatches", "--num-envs", "--num-steps", "32"],
+    "--num-minibatches 64 --no-norm-adv": ["--num-minibatches", "32"],
+    "--num-minibatches 32": ["--num-minibatches", "--no-norm-adv"],
+    "--num-minibatches 1 --num-envs 1 --num-steps 1": ["--num-minibatches", "--no-norm-adv"],
+}
 CASES = [(script, flags, words) for script in SCRIPTS for flags, words in {
     **ANY, **(VALUE_ONLY if script in VALUE else {}), **(REPLAY_ONLY if script in REPLAY else {}),
-    **(SAC_ONLY if script == "sac" else {})}.items()
+    **(SAC_ONLY if script == "sac" else {}), **(POLICY_ONLY if script in POLICY else {})}.items()
     if takes(script, flags)]
 
 
@@ -255,8 +297,9 @@ def test_what_a_checkpoint_cannot_do(good, flags, words, tmp_path):
     assert before == {path: path.read_bytes() for path in run_of_it.iterdir()}
 
 
-@pytest.mark.parametrize("flags", ["--n-step 2", "--buffer-size 100"])
-def test_what_resuming_a_replay_cannot_do(good, flags, tmp_path):
+@pytest.mark.parametrize("flags", ["--n-step 2", "--buffer-size 100", "--optimizer sgd", "--norm-obs",
+                                   "--norm-reward", "--num-minibatches 3"])
+def test_what_resuming_cannot_change(good, flags, tmp_path):
     script, run_of_it = good
     if not takes(script, flags):
         pytest.skip("no such flag")
@@ -264,7 +307,7 @@ def test_what_resuming_a_replay_cannot_do(good, flags, tmp_path):
     refused(result, tmp_path, flags.split()[0])
 
 
-@pytest.mark.parametrize("script", VALUE)
+@pytest.mark.parametrize("script", VALUE + POLICY)
 @pytest.mark.parametrize("vector", ["ByteVector", "IntVector"])
 def test_vectors_of_whole_numbers_run_or_are_refused(script, vector, tmp_path):
     """Bytes may be a vector (an Atari game's RAM), too, not only pixels."""

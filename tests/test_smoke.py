@@ -6,8 +6,11 @@ import gymnasium as gym
 import pytest
 import torch
 from common import (
+    EPISODIC,
     EVAL,
+    ONE_GAME,
     PIXELS,
+    POLICY,
     PONG,
     REPLAY,
     ROOT,
@@ -34,9 +37,19 @@ REPLAY_FLAGS = ["--train-frequency 1 --batch-size 1 --learning-starts 299", "--n
 VALUE_FLAGS = ["--n-step 3 --num-envs 3", "--n-step 5 --buffer-size 16", "--target-network-frequency 1",
                "--start-e 0.5 --end-e 0 --exploration-fraction 0"]
 SAC_FLAGS = ["--no-autotune", "--no-autotune --alpha 2", "--alpha 0.01 --num-envs 3", "--tau 1"]
+_pendulum = "--env-id Pendulum-v1"
+POLICY_FLAGS = [
+    "--num-envs 1", "--env-id probes:TwoWheels-v0", f"{_pendulum} --num-envs 3", "--reduction mean",
+    "--optimizer sgd", "--episodes-per-env 1 --num-envs 1", "--baseline mean --ent-coef 0",
+    "--baseline none --ent-coef 1", "--value-epochs 1 --value-learning-rate 1", "--num-steps 1 --num-envs 4",
+    f"{_pendulum} --norm-obs", f"{_pendulum} --norm-reward --num-envs 1",
+    f"{_pendulum} --norm-obs --norm-reward --clip-reward on", "--norm-obs --checkpoint-frequency 100",
+    "--vf-coef 0 --max-grad-norm 0", "--clip-vloss", "--target-kl 1e-9", "--no-norm-adv", "--no-anneal-lr",
+    "--num-minibatches 1 --update-epochs 1 --gae-lambda 1", "--num-minibatches 32 --no-norm-adv",
+    "--num-minibatches 16 --clip-coef 0"]
 CASES = [(script, flags) for script in SCRIPTS for flags in FLAGS + REPLAY_FLAGS * (script in REPLAY)
-         + VALUE_FLAGS * (script in VALUE) + SAC_FLAGS * (script == "sac")
-         if takes(script, flags.replace("--no-autotune", "--autotune"))]
+         + VALUE_FLAGS * (script in VALUE) + SAC_FLAGS * (script == "sac") + POLICY_FLAGS * (script in POLICY)
+         if takes(script, flags)]
 
 
 def evaluation(out: str) -> tuple[float, float, int]:
@@ -217,7 +230,8 @@ def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", PIXELS)
 def test_pixels(script, tmp_path):
     flags = "--train-frequency 40 --batch-size 8 --n-step 3 --num-envs 2".split() if script in VALUE else []
-    flags += ["--repeat-action-probability", "0.25"]
+    flags += ["--repeat-action-probability", "0.25", *ONE_GAME * (script in EPISODIC)]
+    flags += ["--value-epochs", "1"] * takes(script, "--value-epochs")
     result = call(script, *SMALL[script], *PONG, *flags, cwd=tmp_path)
     mean, _, episodes = evaluation(result.out)
     assert -21 <= mean <= 21 and episodes == 1 and result.err == ""
