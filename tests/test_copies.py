@@ -18,7 +18,8 @@ PURE = ("discounted_returns", "gae", "td_loss", "reinforce_loss", "vpg_loss", "v
 ALLOWED = {"torch", "F", "math", "nn", "Batch", "range", "len", "reversed", "zip", "min", "max", "tuple",
            "dict", "float", "bool", "int", "str", *PURE}
 IMPURE = re.compile(r"rand|normal|bernoulli|multinomial|r?sample|backward|step$|item$|device|manual_seed")
-ORDER = ("Args", "Batch", "Episode", "Rollout", "QNetwork", "Policy", "Critic", "ReplayBuffer", *PURE, "greedy", "act", *PLUMBING, "train")
+ORDER = ("Args", "Batch", "Episode", "Rollout", "QNetwork", "Policy", "Critic", "ReplayBuffer", *PURE, "greedy",
+         "act", *PLUMBING, "train")
 
 
 # ---- the checker, on texts
@@ -56,8 +57,9 @@ def places(hunk: range, new: list[str]) -> set[int]:
 
 
 def faults(child: str, parent: str, parent_name: str, root: bool = False) -> list[str]:
-    """What in `child` breaks the rule, given the text of its parent; no line: it keeps the rule. A script that
-    begins a family of its own (root) has its own Args and train, and is held to the parent by all else."""
+    """What in `child` breaks the rule, given the text of its parent; no line: it keeps the rule.
+
+    A script that begins a family of its own (root) has its own Args and train; the rest is held to dqn.py."""
     found, used = [], set()  # used: lines of marks that are accounted for
     rows, parent_rows = child.splitlines(), parent.splitlines()
     theirs = blocks(parent)
