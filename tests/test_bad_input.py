@@ -78,8 +78,8 @@ REPLAY_ONLY = {
     "--learning-starts 301": ["--learning-starts", "--total-timesteps"],
 }
 POLICY_ONLY = {
-    "--env-id probes:InfiniteBox-v0": ["--env-id", "inf", "finite"],
-    "--env-id probes:HalfOpenBox-v0": ["--env-id", "inf", "finite"],
+    "--env-id probes:InfiniteBox-v0": ["--env-id", "inf", "bounded"],
+    "--env-id probes:HalfOpenBox-v0": ["--env-id", "inf", "bounded"],
     "--env-id probes:WideTorques-v0": ["--env-id", "(2, 1)"],
     "--env-id probes:WholeBox-v0": ["--env-id", "int64"],
     "--env-id probes:TupleAction-v0": ["--env-id", "Tuple"],

@@ -373,7 +373,8 @@ def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("script", ROLLOUT)
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("env, length, terminal", [("probes:Probe7", 2, True), ("probes:Limit", 5, False)])
+@pytest.mark.parametrize("env, length, terminal", [("probes:Probe7", 2, True), ("PolicyNoise", 6, True),
+                                                   ("PolicyNoiseLimit", 6, False)])
 def test_what_gae_is_given(script, num_envs, env, length, terminal, tmp_path, monkeypatch):
     """(T, N) each: V of what was seen and of what came next, also at the end of the rollout, with the weights
     that acted; terminal states and time limits apart."""
@@ -384,19 +385,19 @@ def test_what_gae_is_given(script, num_envs, env, length, terminal, tmp_path, mo
     def before(reward, value, next_value, terminated, truncated, gamma, lam):
         obs, _, rewards, ends, limits, next_obs = rollouts[-1]
         for states, values in (obs, value), (next_obs, next_value):
-            want = nets[0].critic(states.flatten(0, 1)).view(4, num_envs)
+            want = nets[0].critic(states.flatten(0, 1)).view(5, num_envs)
             same(values, want.detach(), atol=1e-5, rtol=1e-5)
         assert all(map(torch.equal, (reward, terminated, truncated), (rewards, ends, limits)))
-        assert not any(part.requires_grad for part in (value, next_value)) and reward.shape == (4, num_envs)
+        assert not any(part.requires_grad for part in (value, next_value)) and reward.shape == (5, num_envs)
         calls.append((gamma, lam))
 
     watch(monkeypatch, module, "gae", lambda *args, lam=None: before(*args, *[lam] * (lam is not None)))
-    form = {"num_minibatches": 2, "gae_lambda": 0.6} if script == "ppo" else {}
-    train(module, tmp_path, env_id=f"{env}-v0", total_timesteps=12 * num_envs, num_envs=num_envs, num_steps=4,
+    form = {"num_minibatches": 1, "gae_lambda": 0.6} if script == "ppo" else {}
+    train(module, tmp_path, env_id=f"{env}-v0", total_timesteps=15 * num_envs, num_envs=num_envs, num_steps=5,
           gamma=0.7, learning_rate=0.1, **form, **SHORT)
     assert calls == [(0.7, 0.6 if script == "ppo" else 1.0)] * 3
     ends, limits = (torch.cat([rollout[i] for rollout in rollouts]) for i in (3, 4))
-    at_end = torch.tensor([t % length == length - 1 for t in range(12)]).float()[:, None].expand(12, num_envs)
+    at_end = torch.tensor([t % length == length - 1 for t in range(15)]).float()[:, None].expand(15, num_envs)
     assert torch.equal(ends if terminal else limits, at_end) and (limits if terminal else ends).max() == 0
 
 
