@@ -18,8 +18,8 @@ PURE = ("discounted_returns", "gae", "td_loss", "reinforce_loss", "vpg_loss", "v
 ALLOWED = {"torch", "F", "math", "nn", "Batch", "range", "len", "reversed", "zip", "min", "max", "tuple",
            "dict", "float", "bool", "int", "str", *PURE}
 IMPURE = re.compile(r"rand|normal|bernoulli|multinomial|r?sample|backward|step$|item$|device|manual_seed")
-ORDER = ("Args", "Batch", "Episode", "Rollout", "QNetwork", "Policy", "Critic", "ReplayBuffer", *PURE, "greedy",
-         "act", *PLUMBING, "train")
+ORDER = ("Args", "Batch", "Episode", "Rollout", "QNetwork", "Policy", "Critic", "ReplayBuffer", *PURE,
+         "greedy", "act", *PLUMBING, "train")
 
 
 # ---- the checker, on texts
