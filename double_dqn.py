@@ -22,7 +22,7 @@ Departs: as dqn.py does; the larger target period, smaller epsilon and single sh
 Run:
     python double_dqn.py
     python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
-        --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
+        --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
 """
 import copy
 import math
@@ -52,15 +52,15 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 120_000  # environment transitions; all counts below are in transitions too
-    learning_rate: float = 1e-3  # of Adam
+    total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
+    learning_rate: float = 5e-4  # of Adam
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.99  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
-    batch_size: int = 128  # B, transitions in an update
+    batch_size: int = 64  # B, transitions in an update
     learning_starts: int = 1_000  # stored before the first update
-    train_frequency: int = 4  # between updates
+    train_frequency: int = 1  # between updates
     target_network_frequency: int = 100  # between copies to the target network
     start_e: float = 1.0  # first epsilon
     end_e: float = 0.05  # last epsilon
