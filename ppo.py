@@ -15,7 +15,6 @@ Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_
     loss    = mean of [-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + vf_coef (V - R)^2 / 2 - ent_coef H]
     A_t     = sum of (gamma lam)^l delta_{t+l}, to the end of the episode or rollout;  R = A + V_old
     delta_t = r_t + gamma (1 - terminated) V(s_{t+1}) - V(s_t)
-
     --num-steps 8 --num-envs 2 --num-minibatches 4 --update-epochs 2: rollouts of 16 transitions, 8 updates
         env 0:  0  2  4  6  8 10 12 14      epoch 1, shuffled:    3 12  9  0 | 14  7  1 10 | ... 4 updates
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
@@ -26,7 +25,8 @@ Departs: advantages are normalised in each minibatch (--norm-adv), the value los
     orthogonal initialisation; the defaults are for CartPole, and ours.
 Run:
     python ppo.py
-    python ppo.py --num-envs 2 --update-epochs 2
+    python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \\
+        --norm-obs --norm-reward
     python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \\
         --num-minibatches 32 --gae-lambda 0.95 --learning-rate 3e-4 --norm-obs --norm-reward
 """

@@ -97,7 +97,7 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis in axes.flat[len(panels):]:
         axis.remove()
     seeds = max(len(values) for _, values in curves.values())
-    title = f"interquartile mean over {seeds} seeds, 95 % bootstrap interval" if seeds > 1 else "one seed"
+    title = f"interquartile mean of up to {seeds} seeds, 95 % bootstrap interval" if seeds > 1 else "one seed"
     figure.suptitle(f"{suite}: {title}", fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

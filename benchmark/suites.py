@@ -9,6 +9,8 @@ POLICY = "reinforce", "vpg", "a2c", "ppo"
 PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --train-frequency 1" \
        " --learning-starts 10000 --target-network-frequency 1000"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
+PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
+           " --gae-lambda 0.95 --norm-obs --norm-reward"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
@@ -16,7 +18,8 @@ SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 SUITES = {
     "cartpole": [(name, name, "CartPole-v1", None, 10) for name in VALUE + POLICY],
     "acrobot": [(name, name, "Acrobot-v1", None, 10) for name in VALUE + POLICY],
-    "pendulum": [(name, name, "Pendulum-v1", None, 5) for name in (*POLICY, "sac")],
+    "pendulum": [(name, name, "Pendulum-v1", PENDULUM if name == "ppo" else None, 5)
+                 for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
     "pong": [("dqn", "dqn", "ALE/Pong-v5", GREEDY, 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
