@@ -10,7 +10,7 @@ PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --train-fr
        " --learning-starts 10000 --target-network-frequency 1000"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
-           " --gae-lambda 0.95 --norm-obs --norm-reward"
+           " --gae-lambda 0.95 --norm-reward --clip-vloss"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
