@@ -97,8 +97,8 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis in axes.flat[len(panels):]:
         axis.remove()
     seeds = max(len(values) for _, values in curves.values())
-    title = f"interquartile mean of up to {seeds} seeds, 95 % bootstrap interval" if seeds > 1 else "one seed"
-    figure.suptitle(f"{suite}: {title}", fontsize=10)
+    title = f"interquartile mean, up to {seeds} seeds, 95 % interval" if seeds > 1 else "one seed"
+    figure.suptitle(f"{suite}: {title}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
