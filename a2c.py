@@ -98,7 +98,7 @@ class Categorical(NamedTuple):
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
-        return self.logits.argmax(-1)
+        return self.logits.argmax(-1)  # (B,) or (B, K)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the K."""
@@ -107,7 +107,7 @@ class Categorical(NamedTuple):
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the K."""
-        logp = self.logits.log_softmax(-1)
+        logp = self.logits.log_softmax(-1)  # (B, A) or (B, K, A)
         return -(logp.exp() * logp).reshape(len(logp), -1).sum(1)
 
 
@@ -122,11 +122,11 @@ class Normal(NamedTuple):
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)
 
     def mode(self) -> torch.Tensor:
-        return self.mean
+        return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the A."""
-        z = (action - self.mean) / self.log_std.exp()
+        z = (action - self.mean) / self.log_std.exp()  # (B, A)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
 
     def entropy(self) -> torch.Tensor:
@@ -255,6 +255,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 
     A terminated step does not bootstrap, a truncated one does; both end the sum, and so does the rollout.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16); lam = 1 is Mnih et al. 2016, Algorithm S3.
+    Schulman et al. 2017, Eq. (11), is the same, but for its last exponent, T-t+1 in print, which is T-t-1.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value  # (T, N)
     decay = gamma * lam * (1 - terminated) * (1 - truncated)  # (T, N)

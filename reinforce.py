@@ -93,7 +93,7 @@ class Categorical(NamedTuple):
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
-        return self.logits.argmax(-1)
+        return self.logits.argmax(-1)  # (B,) or (B, K)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the K."""
@@ -102,7 +102,7 @@ class Categorical(NamedTuple):
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the K."""
-        logp = self.logits.log_softmax(-1)
+        logp = self.logits.log_softmax(-1)  # (B, A) or (B, K, A)
         return -(logp.exp() * logp).reshape(len(logp), -1).sum(1)
 
 
@@ -117,11 +117,11 @@ class Normal(NamedTuple):
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)
 
     def mode(self) -> torch.Tensor:
-        return self.mean
+        return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the A."""
-        z = (action - self.mean) / self.log_std.exp()
+        z = (action - self.mean) / self.log_std.exp()  # (B, A)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
 
     def entropy(self) -> torch.Tensor:

@@ -94,7 +94,7 @@ class Categorical(NamedTuple):
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
-        return self.logits.argmax(-1)
+        return self.logits.argmax(-1)  # (B,) or (B, K)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the K."""
@@ -103,7 +103,7 @@ class Categorical(NamedTuple):
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the K."""
-        logp = self.logits.log_softmax(-1)
+        logp = self.logits.log_softmax(-1)  # (B, A) or (B, K, A)
         return -(logp.exp() * logp).reshape(len(logp), -1).sum(1)
 
 
@@ -118,11 +118,11 @@ class Normal(NamedTuple):
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)
 
     def mode(self) -> torch.Tensor:
-        return self.mean
+        return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the A."""
-        z = (action - self.mean) / self.log_std.exp()
+        z = (action - self.mean) / self.log_std.exp()  # (B, A)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
 
     def entropy(self) -> torch.Tensor:
@@ -445,7 +445,7 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from reinforce.py: a critic and the mean of the returns
+# changed from reinforce.py: a critic with its own optimizer
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
