@@ -11,6 +11,7 @@ PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --train-fr
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
            " --gae-lambda 0.95 --norm-reward --clip-vloss"
+MUJOCO = "--total-timesteps 300000 --learning-starts 10000"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
@@ -21,6 +22,8 @@ SUITES = {
     "pendulum": [(name, name, "Pendulum-v1", PENDULUM if name == "ppo" else None, 5)
                  for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
+    "hopper": [("ppo", "ppo", "Hopper-v5", None, 3), ("sac", "sac", "Hopper-v5", MUJOCO, 1)],
+    "halfcheetah": [("sac", "sac", "HalfCheetah-v5", MUJOCO, 1)],
     "pong": [("dqn", "dqn", "ALE/Pong-v5", GREEDY, 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
              *[(name, name, "ALE/Pong-v5", PONG if name == "noisy_dqn" else GREEDY, 1)
