@@ -23,10 +23,10 @@ Departs: the paper clips the error term to [-1, 1]; Adam for RMSProp; a time lim
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
-        --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
+        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
     python dqn.py --env-id ALE/Pong-v5 --n-step 4 --total-timesteps 200000 --exploration-fraction 0.4 \\
-        --learning-rate 1e-4 --batch-size 32 --learning-starts 10000 --target-network-frequency 1000 \\
-        --end-e 0.02
+        --learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \\
+        --target-network-frequency 1000 --end-e 0.02
 """
 import copy
 import math
@@ -57,14 +57,14 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments, exploration and replay
     total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
-    learning_rate: float = 5e-4  # of Adam
+    learning_rate: float = 1e-3  # of Adam
     num_envs: int = 1  # N, parallel environments
-    gamma: float = 0.99  # discount per step
+    gamma: float = 0.998  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
-    batch_size: int = 64  # B, transitions in an update
+    batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # stored before the first update
-    train_frequency: int = 1  # between updates
+    train_frequency: int = 2  # between updates
     target_network_frequency: int = 100  # between copies to the target network
     start_e: float = 1.0  # first epsilon
     end_e: float = 0.05  # last epsilon
@@ -132,12 +132,12 @@ class ReplayBuffer:
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
         """Store a step of all N environments; next_obs is the true one, also where an episode ended."""
         row = self.count % self.rows
-        for env in np.flatnonzero(self.ended[row]):
+        for env in self.ended[row].nonzero()[0]:
             self.final.pop((row, int(env)), None)
         self.frame[row] = obs[:, -1] if self.stack > 1 else obs
         self.action[row], self.reward[row], self.terminated[row] = action, reward, terminated
         self.ended[row] = terminated | truncated
-        for env in np.flatnonzero(self.ended[row]):
+        for env in self.ended[row].nonzero()[0]:
             self.final[row, int(env)] = next_obs[env].copy()
         self.count += 1
 
@@ -154,7 +154,7 @@ class ReplayBuffer:
             going = going & ~self.ended[row, env]
             row = (row + going) % self.rows  # a window stays at the last step of its episode
         next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]
-        for i in np.flatnonzero(~going):
+        for i in (~going).nonzero()[0]:
             next_obs[i] = self.final[int(row[i]), int(env[i])]
         arrays = (self.obs(start, env), self.action[start, env], reward, discount,
                   terminated.astype(np.float32), next_obs)
@@ -199,7 +199,7 @@ def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torc
     return F.mse_loss(q, y), td_error
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def greedy(q_net: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
     """argmax_a Q(s, a): (N, *O) -> (N,)."""
     return q_net(torch.from_numpy(obs).to(device)).argmax(dim=1).cpu().numpy()
@@ -207,8 +207,10 @@ def greedy(q_net: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
 
 def act(q_net: nn.Module, obs: np.ndarray, device: str, rng, num_actions: int, epsilon: float) -> np.ndarray:
     """In each environment a random action with probability epsilon, else the greedy one: (N, *O) -> (N,)."""
-    action = rng.integers(num_actions, size=len(obs))
     explore = rng.random(len(obs)) < epsilon
+    if not explore.any():
+        return greedy(q_net, obs, device)
+    action = rng.integers(num_actions, size=len(obs))
     return action if explore.all() else np.where(explore, action, greedy(q_net, obs, device))
 
 
@@ -255,7 +257,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             obs[i] = info["final_obs"][i]
     return obs
 
@@ -312,7 +314,7 @@ class Run:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
         self.sums[0] += reward
         self.sums[1] += 1
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
             self.sums[:, i] = 0
 

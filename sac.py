@@ -147,11 +147,11 @@ class ReplayBuffer:
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
         """Store a step of all N environments; next_obs is the true one, also where an episode ended."""
         row = self.count % self.rows
-        for env in np.flatnonzero(self.ended[row]):
+        for env in self.ended[row].nonzero()[0]:
             self.final.pop((row, int(env)), None)
         self.obs[row], self.action[row], self.reward[row] = obs, action, reward
         self.terminated[row], self.ended[row] = terminated, terminated | truncated
-        for env in np.flatnonzero(self.ended[row]):
+        for env in self.ended[row].nonzero()[0]:
             self.final[row, int(env)] = next_obs[env].copy()
         self.count += 1
 
@@ -161,7 +161,7 @@ class ReplayBuffer:
         row = (self.count - 2 - rng.integers(drawable, size=batch_size)) % self.rows
         env = rng.integers(self.reward.shape[1], size=batch_size)
         next_obs = self.obs[(row + 1) % self.rows, env]
-        for i in np.flatnonzero(self.ended[row, env]):
+        for i in self.ended[row, env].nonzero()[0]:
             next_obs[i] = self.final[int(row[i]), int(env[i])]
         arrays = (self.obs[row, env], self.action[row, env], self.reward[row, env],
                   self.terminated[row, env].astype(np.float32), next_obs)
@@ -225,14 +225,14 @@ def sample_action(policy: nn.Module, obs: torch.Tensor, rng) -> tuple[torch.Tens
 
 
 # changed from dqn.py: the mean action
-@torch.no_grad()
+@torch.inference_mode()
 def greedy(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
     """tanh(mu(s)): (N, O) -> (N, A)."""
     return torch.tanh(policy(torch.from_numpy(obs).to(device))[0]).cpu().numpy()
 
 
 # changed from dqn.py: the policy itself explores, after a uniform warm-up
-@torch.no_grad()
+@torch.inference_mode()
 def act(policy: nn.Module, obs: np.ndarray, device: str, rng, action_size: int, warm_up: bool) -> np.ndarray:
     """In each environment an action drawn from pi(.|s), or in the warm-up any: (N, O) -> (N, A)."""
     if warm_up:
@@ -280,7 +280,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             obs[i] = info["final_obs"][i]
     return obs
 
@@ -338,7 +338,7 @@ class Run:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
         self.sums[0] += reward
         self.sums[1] += 1
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
             self.sums[:, i] = 0
 

@@ -164,10 +164,11 @@ class Policy(nn.Module):
     def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
         super().__init__()
         self.body = Body(obs_shape)
-        if isinstance(action_space, Box):
+        self.box, self.multi = isinstance(action_space, Box), isinstance(action_space, MultiDiscrete)
+        if self.box:
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
-        elif isinstance(action_space, MultiDiscrete):  # as many logits for each of the K, some never chosen
+        elif self.multi:  # as many logits for each of the K, some never chosen
             sizes = torch.from_numpy(action_space.nvec)  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -180,9 +181,9 @@ class Policy(nn.Module):
 
     def dist(self, features: torch.Tensor) -> Categorical | Normal:
         out = self.head(features)
-        if hasattr(self, "log_std"):
+        if self.box:
             return Normal(out, self.log_std)
-        if hasattr(self, "absent"):
+        if self.multi:
             out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)
         return Categorical(out)
 
@@ -219,13 +220,13 @@ def value_loss(value: torch.Tensor, ret: torch.Tensor) -> torch.Tensor:
     return 0.5 * (value - ret).square().mean()
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def greedy(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
     """Most probable action, or the mean: (N, *O) -> (N,), (N, K) or (N, A)."""
     return policy(torch.from_numpy(obs).to(device)).mode().cpu().numpy()
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
     """A draw from the policy: (N, *O) -> (N,), (N, K) or (N, A)."""
     return policy(torch.from_numpy(obs).to(device)).sample().cpu().numpy()
@@ -307,7 +308,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             obs[i] = info["final_obs"][i]
     return obs
 
@@ -364,7 +365,7 @@ class Run:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
         self.sums[0] += reward
         self.sums[1] += 1
-        for i in np.flatnonzero(ended):
+        for i in ended.nonzero()[0]:
             self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
             self.sums[:, i] = 0
 

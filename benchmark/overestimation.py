@@ -7,8 +7,9 @@ Trains both scripts, by their own train(), with the same seeds and settings. Eve
 greedy policy plays an episode in each of 10 environments without time limit. For the states it visits, the
 estimate is the mean of max_a Q(s, a) and the realised value the mean of the discounted return from there on:
 states from which fewer than 500 steps were played and no end was reached are left out, the rest of what is
-cut off weighs gamma^500 = 0.7 %. A positive gap is overestimation. Prints a row per script and seed, the mean
-over the second half of training, and writes all measurements to benchmark/results/<--name>.csv.
+cut off weighs gamma^500, which is 0.7 % for .99. A positive gap is overestimation. Prints a row per script
+and seed, the mean over the second half of training, and writes all measurements to
+benchmark/results/<--name>.csv.
 
 The default environment is that of the paper's theorem on estimation errors: in each state all actions are
 worth the same, here 0, and only noise tells them apart.
@@ -118,7 +119,8 @@ def main() -> None:
     parser.add_argument("--env-id", default="EqualActions-v0")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--every", type=int, default=2000)
-    parser.add_argument("--flags", nargs="*", default=["total_timesteps=20000"], help="field=number, of both")
+    parser.add_argument("--flags", nargs="*", default=["total_timesteps=20000", "gamma=0.99"],
+                        help="field=number, of both")
     parser.add_argument("--name", default="overestimation", help="of the table")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))

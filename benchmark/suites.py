@@ -6,8 +6,8 @@ from records import ROOT
 
 VALUE = "dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn"
 POLICY = "reinforce", "vpg", "a2c", "ppo"
-PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --train-frequency 1" \
-       " --learning-starts 10000 --target-network-frequency 1000"
+PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --gamma 0.99" \
+       " --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
            " --gae-lambda 0.95 --norm-reward --clip-vloss"

@@ -5,7 +5,8 @@ import torch
 from common import EPISODIC, POLICY, VALUE, checkpoint, load, train
 
 SETTINGS = {"total_timesteps": 2500, "learning_starts": 50, "train_frequency": 1, "batch_size": 32,
-            "target_network_frequency": 20, "buffer_size": 500, "learning_rate": 3e-3, "eval_episodes": 1}
+            "target_network_frequency": 20, "buffer_size": 500, "learning_rate": 3e-3, "gamma": 0.99,
+            "eval_episodes": 1}
 CALMER = {"noisy_dqn": {"total_timesteps": 3000, "buffer_size": 3000, "learning_rate": 1e-3}}  # than SETTINGS
 # environment: {observation: values of the actions}, for a discount of .99 if not told otherwise
 PROBES = {
