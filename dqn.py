@@ -208,9 +208,7 @@ def greedy(q_net: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
 def act(q_net: nn.Module, obs: np.ndarray, device: str, rng, num_actions: int, epsilon: float) -> np.ndarray:
     """In each environment a random action with probability epsilon, else the greedy one: (N, *O) -> (N,)."""
     explore = rng.random(len(obs)) < epsilon
-    if not explore.any():
-        return greedy(q_net, obs, device)
-    action = rng.integers(num_actions, size=len(obs))
+    action = rng.integers(num_actions, size=len(obs)) if explore.any() else 0
     return action if explore.all() else np.where(explore, action, greedy(q_net, obs, device))
 
 
