@@ -97,15 +97,15 @@ class QNetwork(nn.Module):
                 nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()), 64 * 7 * 7, 512
         else:
             self.body, width, hidden = nn.Sequential(nn.Linear(obs_shape[0], 120), nn.ReLU()), 120, 84
-        self.value = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self.advantage = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_actions))
+        self.streams = nn.Sequential(nn.Linear(width, 2 * hidden), nn.ReLU())  # side by side, one product
+        self.value, self.advantage = nn.Linear(hidden, 1), nn.Linear(hidden, num_actions)
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
             obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
-        features = self.body(obs)
-        adv = self.advantage(features)  # (B, A)
-        return self.value(features) + adv - adv.mean(dim=1, keepdim=True)  # (B, A), Eq. (9)
+        value_stream, adv_stream = self.streams(self.body(obs)).chunk(2, dim=1)  # (B, hidden) each
+        adv = self.advantage(adv_stream)  # (B, A)
+        return self.value(value_stream) + adv - adv.mean(dim=1, keepdim=True)  # (B, A), Eq. (9)
 
 
 class ReplayBuffer:

@@ -50,26 +50,32 @@ def test_value_is_the_mean_and_advantages_have_no_level(pixels):
     torch.manual_seed(0)
     shape = (4, 84, 84) if pixels else (3,)
     net = dueling_dqn.QNetwork(shape, 6)
-    obs = torch.randint(256, (4, *shape), dtype=torch.uint8) if pixels else torch.randn(40, *shape)
+    obs = torch.randint(256, (4, *shape), dtype=torch.uint8) if pixels else 5 * torch.randn(40, *shape)
     with torch.no_grad():
-        q, features = net(obs), net.body(obs / 255 if pixels else obs)
-        value, adv = net.value(features), net.advantage(features)
+        q, hidden = net(obs), net.streams(net.body(obs / 255 if pixels else obs))
+        size = hidden.shape[1] // 2
+        value, adv = net.value(hidden[:, :size]), net.advantage(hidden[:, size:])
         assert q.shape == adv.shape == (len(obs), 6) and value.shape == (len(obs), 1)
         assert torch.allclose(q.mean(1, keepdim=True), value, atol=1e-5)
         assert torch.equal(q.argmax(1), adv.argmax(1)) and (pixels or len(q.argmax(1).unique()) > 1)
-        net.advantage[-1].bias += 5
+        net.advantage.bias += 5
         assert torch.allclose(net(obs), q, atol=1e-5)
-        net.value[-1].bias += 5
+        net.value.bias += 5
         assert torch.allclose(net(obs), q + 5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape, width, hidden", [((3,), 120, 84), ((4, 84, 84), 3136, 512)])
 def test_each_stream_has_a_hidden_layer_of_its_own(shape, width, hidden):
-    """Two streams of dqn.py's head, on one shared body (Fig. 1)."""
+    """Two streams of dqn.py's size on one shared body (Fig. 1): what feeds one does not reach the other."""
     net = dueling_dqn.QNetwork(shape, 6)
-    for stream, out in (net.value, 1), (net.advantage, 6):
-        sizes = [tuple(part.shape) for part in stream.parameters()]
-        assert sizes == [(hidden, width), (hidden,), (out, hidden), (out,)]
-    assert net.value[0].weight is not net.advantage[0].weight
-    names = {name.split(".")[0] for name, _ in net.named_parameters()}
-    assert names == {"body", "value", "advantage"}
+    sizes = {name: tuple(part.shape) for name, part in net.named_parameters() if not name.startswith("body")}
+    assert sizes == {"streams.0.weight": (2 * hidden, width), "streams.0.bias": (2 * hidden,),
+                     "value.weight": (1, hidden), "value.bias": (1,),
+                     "advantage.weight": (6, hidden), "advantage.bias": (6,)}
+    obs = torch.randint(256, (2, *shape), dtype=torch.uint8) if len(shape) == 3 else torch.randn(2, *shape)
+    net(obs).sum().backward()  # the mean over actions leaves A no gradient, to rounding
+    of_value, of_advantage = net.streams[0].weight.grad.split(hidden)
+    assert of_value.abs().max() > 1e-4 and of_advantage.abs().max() < 1e-5
+    net(obs)[:, 0].sum().backward()
+    assert of_advantage.abs().max() > 1e-4
+
