@@ -106,7 +106,7 @@ class NoisyLinear(nn.Module):
             self.eps_w, self.eps_b = (torch.randn(mu.shape).to(mu.device) for mu in (self.mu_w, self.mu_b))
         else:  # f(x) = sgn(x) sqrt(|x|), Eqs. (10) and (11)
             e = torch.randn(sum(self.mu_w.shape)).to(self.mu_w.device)  # (Q + P,)
-            self.eps_b, eps_in = (e.sign() * e.abs().sqrt()).split(self.mu_w.shape)  # (Q,), (P,)
+            self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # (Q,), (P,)
             self.eps_w = torch.outer(self.eps_b, eps_in)  # (Q, P)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
