@@ -9,7 +9,7 @@ from common import ROOT, as_it_was, load, run_folder, train
 sys.path.insert(0, str(ROOT / "benchmark"))
 import overestimation  # noqa: E402
 
-SMALL = {"total_timesteps": 300, "learning_starts": 60, "batch_size": 16, "eval_episodes": 2}
+SMALL = {"total_timesteps": 300, "learning_starts": 60, "batch_size": 16, "gamma": 0.99, "eval_episodes": 2}
 
 
 class Constant(torch.nn.Module):

@@ -225,7 +225,7 @@ def test_priorities_and_beta_in_training(tmp_path, monkeypatch):
     monkeypatch.setattr(buffer_class, "update_priorities", watched_update)
     monkeypatch.setattr(per_dqn, "td_loss", watched_td_loss)
     train(per_dqn, tmp_path, total_timesteps=200, learning_starts=20, batch_size=16, buffer_size=100,
-          eval_episodes=1, n_step=2, learning_rate=1e-2)
+          train_frequency=1, eval_episodes=1, n_step=2, learning_rate=1e-2)
     highest = 1.0
     assert len(seen) == 180 and min(part[2].min() for part in seen) < 0.7
     for i, (beta, index, _, error, updated, priority, at_most) in enumerate(seen):

@@ -56,8 +56,8 @@ def test_no_transition_goes_from_one_episode_to_the_next(script, num_envs, n_ste
     module, batches = load(script), []
     td_loss = module.td_loss
     monkeypatch.setattr(module, "td_loss", lambda *args: batches.append(args[0]) or td_loss(*args))
-    train(module, tmp_path, env_id="probes:Probe7-v0", num_envs=num_envs, n_step=n_step, gamma=0.5,
-          **{**SETTINGS, "total_timesteps": 300, "buffer_size": 40})
+    train(module, tmp_path, env_id="probes:Probe7-v0", num_envs=num_envs, n_step=n_step,
+          **{**SETTINGS, "gamma": 0.5, "total_timesteps": 300, "buffer_size": 40})
     obs, next_obs, terminated, discount = (torch.cat([getattr(batch, name) for batch in batches]).squeeze()
                                            for name in ("obs", "next_obs", "terminated", "discount"))
     steps = next_obs - obs
