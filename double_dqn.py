@@ -96,7 +96,8 @@ class QNetwork(nn.Module):
                 nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()), 64 * 7 * 7, 512
         else:
             self.body, width, hidden = nn.Sequential(nn.Linear(obs_shape[0], 120), nn.ReLU()), 120, 84
-        self.head = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_actions))
+        self.head = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_actions))
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions

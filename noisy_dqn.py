@@ -87,31 +87,28 @@ class Batch(NamedTuple):
 class NoisyLinear(nn.Module):
     """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, P) -> (B, Q). Fortunato et al. 2018, Eq. (9).
 
-    The noise stays as it is until draw_noise; in .eval() mode there is none. Initialisation: section 3.2.
+    The noise stays as it is until draw_noise. Initialisation: section 3.2.
     """
 
     def __init__(self, p: int, q: int, noise: str):
         super().__init__()
-        self.noise = noise
+        self.noise, shapes = noise, ((q, p), (q,))
         bound, sigma = (p**-0.5, 0.5 * p**-0.5) if noise == "factorised" else ((3 / p) ** 0.5, 0.017)
-        self.mu_w = nn.Parameter(torch.empty(q, p).uniform_(-bound, bound))
-        self.mu_b = nn.Parameter(torch.empty(q).uniform_(-bound, bound))
-        self.sigma_w = nn.Parameter(torch.full((q, p), sigma))
-        self.sigma_b = nn.Parameter(torch.full((q,), sigma))
+        self.mu_w, self.mu_b = (nn.Parameter(torch.empty(s).uniform_(-bound, bound)) for s in shapes)
+        self.sigma_w, self.sigma_b = (nn.Parameter(torch.full(s, sigma)) for s in shapes)
         self.draw_noise()
 
-    def draw_noise(self) -> None:
-        """New tensors, not new numbers in the old ones: a backward pass may need those. The CPU draws."""
+    def draw_noise(self, draw=torch.randn) -> None:
+        """New tensors, not new numbers in the old ones: a backward pass may need those. The CPU draws; with
+        draw=torch.zeros there is no noise."""
         if self.noise == "independent":
-            self.eps_w, self.eps_b = (torch.randn(mu.shape).to(mu.device) for mu in (self.mu_w, self.mu_b))
+            self.eps_w, self.eps_b = (draw(mu.shape).to(mu.device) for mu in (self.mu_w, self.mu_b))
         else:  # f(x) = sgn(x) sqrt(|x|), Eqs. (10) and (11)
-            e = torch.randn(sum(self.mu_w.shape)).to(self.mu_w.device)  # (Q + P,)
+            e = draw(sum(self.mu_w.shape)).to(self.mu_w.device)  # (Q + P,)
             self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # (Q,), (P,)
             self.eps_w = torch.outer(self.eps_b, eps_in)  # (Q, P)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return F.linear(x, self.mu_w, self.mu_b)
         return F.linear(x, self.mu_w + self.sigma_w * self.eps_w, self.mu_b + self.sigma_b * self.eps_b)
 
 
@@ -127,19 +124,19 @@ class QNetwork(nn.Module):
                 nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()), 64 * 7 * 7, 512
         else:
             self.body, width, hidden = nn.Sequential(nn.Linear(obs_shape[0], 120), nn.ReLU()), 120, 84
-        last = NoisyLinear(hidden, num_actions, noise)
-        self.head = nn.Sequential(NoisyLinear(width, hidden, noise), nn.ReLU(), last)
+        self.head = nn.Sequential(
+            NoisyLinear(width, hidden, noise), nn.ReLU(), NoisyLinear(hidden, num_actions, noise))
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
             obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
         return self.head(self.body(obs))
 
-    def draw_noise(self) -> None:
-        """New noise in every noisy layer; ends .eval()."""
-        self.train()
+    def draw_noise(self, draw=torch.randn) -> "QNetwork":
+        """New noise in every noisy layer; with draw=torch.zeros none, for evaluation."""
         for layer in (self.head[0], self.head[2]):
-            layer.draw_noise()
+            layer.draw_noise(draw)
+        return self
 
 
 class ReplayBuffer:
@@ -469,7 +466,7 @@ def train(args: Args, state: dict | None = None) -> None:
 
     def policy(obs: np.ndarray) -> np.ndarray:
         # changed from dqn.py: no noise in evaluation
-        return first_action + greedy(q_net.eval(), obs, device)
+        return first_action + greedy(q_net.draw_noise(torch.zeros), obs, device)
 
     if args.evaluate:
         q_net.load_state_dict(state["q_net"])
@@ -494,8 +491,7 @@ def train(args: Args, state: dict | None = None) -> None:
 
         # act
         # changed from dqn.py: new noise for every action
-        q_net.draw_noise()
-        action = greedy(q_net, obs, device)
+        action = greedy(q_net.draw_noise(), obs, device)
 
         # step
         next_obs, reward, terminated, truncated, info = envs.step(first_action + action)
@@ -514,9 +510,7 @@ def train(args: Args, state: dict | None = None) -> None:
         for _ in range(due(step - args.learning_starts, args.num_envs, args.train_frequency)):
             batch = buffer.sample(rng, args.batch_size, device)
             # changed from dqn.py: new noise in both networks
-            q_net.draw_noise()
-            target_net.draw_noise()
-            loss, td_error = td_loss(batch, q_net, target_net)
+            loss, td_error = td_loss(batch, q_net.draw_noise(), target_net.draw_noise())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

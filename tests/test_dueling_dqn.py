@@ -78,4 +78,3 @@ def test_each_stream_has_a_hidden_layer_of_its_own(shape, width, hidden):
     assert of_value.abs().max() > 1e-4 and of_advantage.abs().max() < 1e-5
     net(obs)[:, 0].sum().backward()
     assert of_advantage.abs().max() > 1e-4
-

@@ -17,11 +17,10 @@ def noise_of(net):
 
 # ---- the layer
 
-def test_factorised_noise_by_hand(monkeypatch):
+def test_factorised_noise_by_hand():
     """f(4) = 2 of the output; f(-.25) = -.5 and f(9) = 3 of the inputs: eps_w = 2 * [-.5, 3], eps_b = 2."""
     layer = noisy_dqn.NoisyLinear(2, 1, "factorised")
-    monkeypatch.setattr(torch, "randn", lambda *_, **__: torch.tensor([4.0, -0.25, 9.0]))
-    layer.draw_noise()
+    layer.draw_noise(lambda _: torch.tensor([4.0, -0.25, 9.0]))
     assert layer.eps_b.tolist() == [2.0] and layer.eps_w.tolist() == [[-1.0, 6.0]]
 
 
@@ -136,16 +135,15 @@ def test_noise_stays_until_it_is_drawn(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_noise_in_evaluation(form):
-    """Whatever sigma is; draw_noise goes back to training."""
+    """Whatever sigma is, and until the next draw."""
     torch.manual_seed(0)
     net, obs = noisy_dqn.QNetwork((3,), 4, form), torch.randn(5, 3)
     with torch.no_grad():
         hidden = (net.body(obs) @ net.head[0].mu_w.T + net.head[0].mu_b).relu()
         want = hidden @ net.head[2].mu_w.T + net.head[2].mu_b
     assert not torch.allclose(net(obs), want, atol=1e-3)
-    assert torch.allclose(net.eval()(obs), want, atol=1e-5)
-    net.draw_noise()
-    assert net.head[0].training and not torch.allclose(net(obs), want, atol=1e-3)
+    assert torch.allclose(net.draw_noise(torch.zeros)(obs), want, atol=1e-5)
+    assert not torch.allclose(net.draw_noise()(obs), want, atol=1e-3)
 
 
 def test_the_target_network_keeps_its_own_noise():
@@ -156,7 +154,7 @@ def test_the_target_network_keeps_its_own_noise():
     target_net.load_state_dict(q_net.state_dict())
     assert noise_of(target_net) == before != noise_of(q_net)
     obs = torch.randn(5, 3)
-    assert torch.equal(q_net.eval()(obs), target_net.eval()(obs))
+    assert torch.equal(q_net.draw_noise(torch.zeros)(obs), target_net.draw_noise(torch.zeros)(obs))
 
 
 # ---- training
@@ -164,18 +162,15 @@ def test_the_target_network_keeps_its_own_noise():
 @pytest.mark.parametrize("form", FORMS)
 def test_noise_is_new_for_every_action_and_update(form, tmp_path, monkeypatch):
     """In both networks at each update, syncs between them or not; and none in evaluation."""
-    td_loss, greedy, seen, training = noisy_dqn.td_loss, noisy_dqn.greedy, [], []
+    td_loss, greedy, seen, noisy = noisy_dqn.td_loss, noisy_dqn.greedy, [], []
 
     def watched_td_loss(batch, q_net, target_net):
         seen.extend(zip(noise_of(q_net), noise_of(target_net), strict=True))
-        assert q_net.head[0].training and q_net.head[2].training
-        assert target_net.head[0].training and target_net.head[2].training
         return td_loss(batch, q_net, target_net)
 
     def watched_greedy(q_net, obs, device):
-        assert q_net.head[0].training == q_net.head[2].training
-        training.append(q_net.head[0].training)
-        if training[-1]:
+        noisy.append(any(any(bits) for bits in noise_of(q_net)))
+        if noisy[-1]:
             seen.append(noise_of(q_net))
         return greedy(q_net, obs, device)
 
@@ -185,7 +180,7 @@ def test_noise_is_new_for_every_action_and_update(form, tmp_path, monkeypatch):
           target_network_frequency=7, batch_size=8, buffer_size=100, eval_episodes=1, noise=form)
     noise = [part for parts in seen for part in parts]
     assert len(noise) == 50 * 4 + 80 * 8 and len(set(noise)) == len(noise)
-    assert training[:50] == [True] * 50 and not any(training[50:]) and len(training) > 55
+    assert noisy[:50] == [True] * 50 and not any(noisy[50:]) and len(noisy) > 55
 
 
 def test_actions_are_those_of_the_noisy_network(tmp_path, monkeypatch):
