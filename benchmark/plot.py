@@ -24,7 +24,7 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "cartpole": [list(VALUE), list(POLICY)], "acrobot": [list(VALUE), list(POLICY)],
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
-LEVELS = {"pong": [0, 15]}  # the table says when a curve is first above these returns
+LEVELS = dict.fromkeys(("pong", "pong-n-step"), [0, 15])  # the table: when a curve is first above these
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -123,10 +123,10 @@ def report(suite: str, runs: list[dict], curves: dict) -> str:
         mine = [row for row in runs if row["label"] == label]
         means = np.array([float(row["eval mean"]) for row in mine])
         low, high = interval(means)
-        seconds = np.median([float(row["wall seconds"]) for row in mine])
+        seconds = [float(row["wall seconds"]) for row in mine if row["wall seconds"]]
         rows.append([label, len(mine), f"{curves[label][0][-1]:,}" if label in curves else "",
                      f"{iqm(means):.1f}", f"{low:.1f} to {high:.1f}" if len(mine) > 1 else "",
-                     f"{means.min():.1f}", f"{seconds:.0f}"])
+                     f"{means.min():.1f}", f"{np.median(seconds):.0f}" if seconds else ""])
         rows[-1] += [first_above(curves.get(label), level) for level in levels]
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
             for name in ("environment", "machine", "versions", "commit")}

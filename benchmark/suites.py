@@ -9,6 +9,7 @@ POLICY = "reinforce", "vpg", "a2c", "ppo"
 PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --gamma 0.99" \
        " --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
+NSTEP = f"{GREEDY} --n-step 4 --exploration-fraction 0.4".replace("500000", "200000")
 PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
            " --gae-lambda 0.95 --norm-reward --clip-vloss"
 MUJOCO = "--total-timesteps 300000 --learning-starts 10000"
@@ -28,6 +29,7 @@ SUITES = {
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
              *[(name, name, "ALE/Pong-v5", PONG if name == "noisy_dqn" else GREEDY, 1)
                for name in VALUE[1:]]],
+    "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", NSTEP, 2)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
                   for name, flags in (("SGD", SGD), ("Adam", ADAM)) for reduction in ("sum", "mean")],
     "a2c-steps": [(f"num-steps {n}", "a2c", "CartPole-v1", f"--num-steps {n}", 10) for n in (1, 10)],
