@@ -56,13 +56,13 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
     # changed from vpg.py: rollouts in place of episodes, one optimizer, normalisers
-    total_timesteps: int = 300_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 300_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 7e-4  # of RMSprop
     num_envs: int = 8  # N, parallel environments
-    num_steps: int = 5  # T, steps of each environment in a rollout (1: an update at every step)
+    num_steps: int = 5  # T, steps of each environment in a rollout (1: learning at every step)
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: nothing is learned)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     ent_coef: float = 0.01  # weight of the entropy
@@ -71,7 +71,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
     eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints (0: only at the end)
+    checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
@@ -158,7 +158,7 @@ class Body(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.layers(obs)
 
 

@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""Double DQN: the online network picks the next action, the target network values it.
+r"""Double DQN: the online network picks the next action, the target network values it.
 
 Paper: van Hasselt et al., "Deep Reinforcement Learning with Double Q-learning", arXiv:1509.06461, AAAI 2016.
 Adds: to dqn.py a target in which one network picks the action and the other values it: less overestimation.
@@ -21,7 +21,7 @@ Departs: as dqn.py does; the larger target period, smaller epsilon and single sh
     version are left out, so that the comparison with dqn.py is the paper's controlled one.
 Run:
     python double_dqn.py
-    python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
+    python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
         --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
 """
 import copy
@@ -101,7 +101,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.head(self.body(obs))
 
 
@@ -158,7 +158,7 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in the env."""
+        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
         if self.stack == 1:
             return self.frame[row, env]
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
@@ -401,7 +401,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}

@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""DQN: Q-learning with a deep network, a replay memory and a target network.
+r"""DQN: Q-learning with a deep network, a replay memory and a target network.
 
 Paper: Mnih et al., "Human-level control through deep reinforcement learning", Nature 518:529-533, 2015.
 Adds: nothing, it is the parent of double_dqn, dueling_dqn, noisy_dqn and per_dqn.
@@ -22,10 +22,10 @@ Departs: the paper clips the error term to [-1, 1]; Adam for RMSProp; a time lim
     a lost life is no end; for vectors an MLP of 120 and 84 units; the defaults are for CartPole, and ours.
 Run:
     python dqn.py
-    python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
+    python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
         --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
-    python dqn.py --env-id ALE/Pong-v5 --n-step 4 --total-timesteps 200000 --exploration-fraction 0.4 \\
-        --learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \\
+    python dqn.py --env-id ALE/Pong-v5 --n-step 4 --total-timesteps 200000 --exploration-fraction 0.4 \
+        --learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \
         --target-network-frequency 1000 --end-e 0.02
 """
 import copy
@@ -105,7 +105,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.head(self.body(obs))
 
 
@@ -162,7 +162,7 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in the env."""
+        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
         if self.stack == 1:
             return self.frame[row, env]
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
@@ -403,7 +403,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}

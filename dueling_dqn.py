@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""Dueling DQN: a network with one stream for the state's value and one for the actions' advantages.
+r"""Dueling DQN: a network with one stream for the state's value and one for the actions' advantages.
 
 Paper: Wang et al., "Dueling Network Architectures for Deep Reinforcement Learning", arXiv:1511.06581,
     ICML 2016.
@@ -20,8 +20,8 @@ Departs: as dqn.py does; DQN's target, where the paper has Double DQN's, so that
     no 1/sqrt(2) on the gradient that enters the last convolution; no clipping of the gradient norm at 10.
 Run:
     python dueling_dqn.py
-    python dueling_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 \\
-        --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \\
+    python dueling_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 \
+        --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \
         --target-network-frequency 1000 --end-e 0.02
 """
 import copy
@@ -102,7 +102,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         value_stream, adv_stream = self.streams(self.body(obs)).chunk(2, dim=1)  # (B, hidden) each
         adv = self.advantage(adv_stream)  # (B, A)
         return self.value(value_stream) + adv - adv.mean(dim=1, keepdim=True)  # (B, A), Eq. (9)
@@ -161,7 +161,7 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in the env."""
+        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
         if self.stack == 1:
             return self.frame[row, env]
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
@@ -402,7 +402,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}

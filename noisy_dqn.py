@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""Noisy DQN: learned noise on the weights explores, in place of epsilon.
+r"""Noisy DQN: learned noise on the weights explores, in place of epsilon.
 
 Paper: Fortunato et al., "Noisy Networks for Exploration", arXiv:1706.10295, ICLR 2018.
 Adds: to dqn.py noisy linear layers, whose noise is drawn anew for every action and update; epsilon goes.
@@ -13,15 +13,15 @@ Where: Eqs. (9)-(11), section 3.2 -> NoisyLinear; loss, Eq. (14) -> td_loss, aft
 
     layer(x) = (mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b                   Eq. (9)
     factorised, input i, output j: eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j)    Eqs. (10), (11)
-        f(x) = sgn(x) sqrt(|x|); independent: a Gaussian for every weight and bias
+        f(x) = sgn(x) sqrt(|x|); independent, the paper's A3C: a Gaussian for every weight and bias
     y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-)
     loss = mean of (y - Q(s, a, eps; zeta))^2, with eps and eps' drawn independently
 
 Departs: as dqn.py does, but for epsilon; the MLP's first layer has no noise; no random warm-up, the noisy
-    policy fills the memory; evaluation is without noise.
+    policy fills the memory; one draw for the actions of all environments; evaluation is without noise.
 Run:
     python noisy_dqn.py
-    python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
+    python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
         --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000
 """
 import copy
@@ -129,7 +129,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.head(self.body(obs))
 
     def draw_noise(self, draw=torch.randn) -> "QNetwork":
@@ -192,7 +192,7 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in the env."""
+        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
         if self.stack == 1:
             return self.frame[row, env]
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
@@ -421,7 +421,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}

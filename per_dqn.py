@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""DQN with prioritised experience replay: transitions with large TD errors are drawn more often.
+r"""DQN with prioritised experience replay: transitions with large TD errors are drawn more often.
 
 Paper: Schaul et al., "Prioritized Experience Replay", arXiv:1511.05952, ICLR 2016.
 Adds: to dqn.py proportional prioritisation, corrected by importance weights in the loss.
@@ -14,14 +14,15 @@ Where: Eq. (1), weights of section 3.4 -> ReplayBuffer.sample; priorities -> Rep
 
     P(i) = p_i^alpha / sum_k p_k^alpha                                Eq. (1)
     p_i  = |TD error| + eps, and the highest so far for a new transition
-    w_i  = (N * P(i))^-beta / max_j w_j, beta from 0.4 to 1
+    w_i  = (N * P(i))^-beta / max_j w_j, N transitions in D, j in the batch, beta from 0.4 to 1
     loss = mean of w * (y - Q(s, a; theta))^2, with y as in dqn.py
 
-Departs: as dqn.py does; DQN's target, where Algorithm 1 has Double DQN's; dqn.py's learning rate, not 1/4.
-    Left open by the paper: eps, and that the largest weight is the batch's.
+Departs: as dqn.py does, and the priority has the unclipped error, too; DQN's target, where Algorithm 1 has
+    Double DQN's; dqn.py's learning rate, not 1/4. The paper leaves open eps, and among which transitions the
+    largest weight is, here the batch's.
 Run:
     python per_dqn.py
-    python per_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \\
+    python per_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
         --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02
 """
 import copy
@@ -108,7 +109,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.head(self.body(obs))
 
 
@@ -192,7 +193,7 @@ class ReplayBuffer:
         index = self.tree.find(prefix)
         start, env = np.divmod(index, self.action.shape[1])
         priority = self.priority[start, env]
-        weight = (priority / priority.min()) ** -beta  # section 3.4, (N P(i))^-beta over the largest of them
+        weight = (priority / priority.min()) ** -beta  # section 3.4; N and the sum cancel
         row, going = start, np.ones(batch_size, bool)
         reward, discount = np.zeros(batch_size, np.float32), np.ones(batch_size, np.float32)
         for _ in range(self.n_step):
@@ -209,13 +210,13 @@ class ReplayBuffer:
 
     def update_priorities(self, index: np.ndarray, td_error: torch.Tensor, alpha: float, eps: float) -> None:
         """p = |TD error| + eps for the transitions of a batch, (B,) and (B,). Section 3.3."""
-        priority = (td_error.abs().double().cpu().numpy() + eps) ** alpha
+        priority = (td_error.abs().cpu().double().numpy() + eps) ** alpha
         self.priority.reshape(-1)[index] = priority
         self.highest[0] = max(self.highest[0], priority.max())
         self.changed.append(index)
 
     def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in the env."""
+        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
         if self.stack == 1:
             return self.frame[row, env]
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
@@ -459,7 +460,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "per_alpha")
+        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward", "per_alpha")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}

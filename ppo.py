@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""PPO: the data of a rollout is used several times, under a clipped probability ratio.
+r"""PPO: the data of a rollout is used several times, under a clipped probability ratio.
 
 Paper: Schulman et al., "Proximal Policy Optimization Algorithms", arXiv:1707.06347, 2017.
 Adds: to a2c.py the reuse of a rollout: several epochs of minibatches, a ratio that is clipped, GAE(lambda).
@@ -20,14 +20,14 @@ Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
 Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
-    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --target-kl;
-    a time limit bootstraps; --norm-obs and --norm-reward; for pixels the network of Mnih et al. 2015;
-    orthogonal initialisation; the defaults are for CartPole, and ours.
+    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --anneal-lr, but
+    a constant eps; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; for pixels the network of
+    Mnih et al. 2015; orthogonal initialisation; the defaults are for CartPole, and ours.
 Run:
     python ppo.py
-    python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \\
+    python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
         --norm-obs --norm-reward
-    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \\
+    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \
         --num-minibatches 32 --gae-lambda 0.95 --learning-rate 3e-4 --norm-obs --norm-reward
 """
 import math
@@ -58,10 +58,10 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
     # changed from a2c.py: reuse of a rollout
-    total_timesteps: int = 100_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 100_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 8  # N, parallel environments
-    num_steps: int = 32  # T, steps of each environment in a rollout (1: an update at every step)
+    num_steps: int = 32  # T, steps of each environment in a rollout (1: learning at every step)
     gamma: float = 0.98  # discount per step
     num_minibatches: int = 2  # parts of a shuffled rollout, an update each
     update_epochs: int = 10  # passes over a rollout
@@ -72,7 +72,7 @@ class Args:
     target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: never)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # the gradient is scaled down to this norm
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: nothing is learned)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     # changed from a2c.py: less exploration is needed
@@ -82,7 +82,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
     eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints (0: only at the end)
+    checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
@@ -169,7 +169,7 @@ class Body(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.layers(obs)
 
 

@@ -16,14 +16,14 @@ Where: return R_t in Sutton's episodic REINFORCE -> discounted_returns; gradient
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
-    --reduction mean: the mean over t, which makes the step shorter the longer the episodes are. The whole
-        effect shows with --optimizer sgd: Adam hides a constant factor, and a part of a changing one
+    --reduction mean: the mean over t: the step is shorter the longer the episodes are, and in a batch the
+        steps of short ones weigh more. Adam hides a constant factor and a part of a changing one, SGD none
 
 Departs: rewards before an action are left out of its weight, which Williams has, and later ones are
     discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one step for a batch of
-    episodes; a time limit ends the sum like a terminal state, so the last steps before it look worse than
-    they are; Adam for plain gradient ascent; MLPs of 64 and 64 tanh units, for pixels the network of Mnih et
-    al. 2015, orthogonal initialisation; the defaults are for CartPole, and ours.
+    episodes; a time limit ends the sum like a terminal state, so the steps before it look worse than they are
+    (better, where rewards are negative); Adam for plain gradient ascent; MLPs of 64 and 64 tanh units, for
+    pixels the network of Mnih et al. 2015; orthogonal initialisation; defaults for CartPole, and ours.
 Run:
     python reinforce.py
     python reinforce.py --optimizer sgd --learning-rate 1e-3
@@ -56,7 +56,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 500_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 500_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 1e-2  # of the policy
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
@@ -68,7 +68,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
     eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints (0: only at the end)
+    checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
@@ -153,7 +153,7 @@ class Body(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.layers(obs)
 
 

@@ -16,10 +16,10 @@ Where: section 3, any function of the state may be subtracted -> vpg_loss; basel
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
     --baseline value: b = V(s; phi), fitted to G_t by its own optimizer after the step of the policy
-               mean:  b = the mean of all G_t of the batches before; none: b = 0, reinforce.py's gradient
+               mean:  b = the mean of all G_t of the batches before; none: b = 0
 
-Departs: as reinforce.py does; the entropy bonus is not in that paper, see Mnih et al. 2016, section 4; no GAE
-    and no normalised advantages, which others add under this name.
+Departs: as reinforce.py does, but for the baseline; the entropy bonus is not in that paper, see Mnih et al.
+    2016, section 4; no GAE and no normalised advantages, which others add under this name.
 Run:
     python vpg.py
     python vpg.py --baseline mean --ent-coef 0
@@ -52,7 +52,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    total_timesteps: int = 500_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 500_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 1e-2  # of the policy
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
@@ -69,7 +69,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
     eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints (0: only at the end)
+    checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
@@ -154,7 +154,7 @@ class Body(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = (obs.float() / 255).contiguous(memory_format=torch.channels_last)
+            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
         return self.layers(obs)
 
 
@@ -549,12 +549,15 @@ def train(args: Args, state: dict | None = None) -> None:
         obs, ret = torch.cat([episode.obs for episode in episodes]), torch.cat(rets)  # (B, *O), (B,)
         past["count"] += len(ret)
         past["mean"] += float((ret - past["mean"]).sum()) / past["count"]
+        chunk = 512 if pixels else len(ret)  # the graph of a batch of frames would take gigabytes
         for _ in range(args.value_epochs if args.baseline == "value" else 0):
-            fit_loss = value_loss(critic(obs), ret)
             critic_optimizer.zero_grad()
-            fit_loss.backward()
+            losses["losses/value_loss"] = 0.0
+            for obs_c, ret_c in zip(obs.split(chunk), ret.split(chunk), strict=True):
+                fit_loss = value_loss(critic(obs_c), ret_c) * len(ret_c) / len(ret)
+                fit_loss.backward()
+                losses["losses/value_loss"] += fit_loss.detach()
             critic_optimizer.step()
-            losses["losses/value_loss"] = fit_loss.detach()
 
         # log
         save = run.stop or step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency)

@@ -298,11 +298,12 @@ def test_what_a_checkpoint_cannot_do(good, flags, words, tmp_path):
 
 
 @pytest.mark.parametrize("flags", ["--n-step 2", "--buffer-size 100", "--optimizer sgd", "--norm-obs",
-                                   "--norm-reward", "--num-minibatches 3"])
+                                   "--norm-reward", "--num-minibatches 3", "--clip-reward on"])
 def test_what_resuming_cannot_change(good, flags, tmp_path):
+    """Rewards are clipped before they are stored, so a replay memory has one kind of them."""
     script, run_of_it = good
-    if not takes(script, flags):
-        pytest.skip("no such flag")
+    if not takes(script, flags) or "clip" in flags and script not in VALUE:
+        pytest.skip("no such flag, or one that may change")
     result = call(script, "--resume", run_of_it / "checkpoint.pt", *flags.split(), cwd=tmp_path, status=None)
     refused(result, tmp_path, flags.split()[0])
 
