@@ -55,7 +55,7 @@ class Args:
     total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 1  # N, parallel environments
-    gamma: float = 0.998  # discount per step
+    gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
