@@ -484,7 +484,6 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from vpg.py: rollouts, one optimizer and normalisers
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
@@ -492,6 +491,7 @@ def check(args: Args, state: dict) -> tuple:
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
         if type(value) is int and not low <= value <= 10**9:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        # changed from vpg.py: weights above 1, one optimizer, normalisers
         high = 10**9 if name in ("max_grad_norm", "vf_coef") else 1
         if type(value) is float and not 0 <= value <= high:
             fail(f"{flag} must be from 0 to {high}, not {value}")
@@ -513,6 +513,7 @@ def check(args: Args, state: dict) -> tuple:
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
+    # changed from vpg.py: normalisers
     if pixels and args.norm_obs:
         fail(f"--norm-obs is for vectors, and --env-id {args.env_id} has pixels, which the network scales")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

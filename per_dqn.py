@@ -450,7 +450,6 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from dqn.py: what the priorities need
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
@@ -460,12 +459,14 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
+        # changed from dqn.py: the stored priorities have their alpha
         fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward", "per_alpha")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
     needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}
     if args.resume and args.evaluate or state and not needed <= state.keys():
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
+    # changed from dqn.py: eps
     if args.per_eps == 0:
         fail("--per-eps must be above 0: what has no TD error would never be drawn again")
     if args.buffer_size < max(args.batch_size, args.num_envs):
@@ -481,6 +482,7 @@ def check(args: Args, state: dict) -> tuple:
     pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
     if not pixels and not (isinstance(obs_space, gym.spaces.Box) and len(shape) == 1):
         fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
+    # changed from dqn.py: priorities take memory
     # of 54 bytes 40 are the priority's: 8, and up to 32 in the tree
     size = args.buffer_size * (54 + (84 * 84 if pixels else 4 * shape[0]))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size

@@ -512,7 +512,6 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from a2c.py: minibatches
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
@@ -520,6 +519,7 @@ def check(args: Args, state: dict) -> tuple:
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
         if type(value) is int and not low <= value <= 10**9:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        # changed from a2c.py: --target-kl
         high = 10**9 if name in ("max_grad_norm", "vf_coef", "target_kl") else 1
         if type(value) is float and not 0 <= value <= high:
             fail(f"{flag} must be from 0 to {high}, not {value}")
@@ -529,6 +529,7 @@ def check(args: Args, state: dict) -> tuple:
     needed = {"net", "obs_norm"} if args.evaluate else {"net", "obs_norm", "reward_norm", "optimizer", "step"}
     if args.resume and args.evaluate or state and not needed <= state.keys():
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
+    # changed from a2c.py: minibatches
     size, rest = divmod(args.num_envs * args.num_steps, args.num_minibatches)
     if rest or size < 1 + args.norm_adv:
         fail(f"--num-minibatches {args.num_minibatches} must divide --num-envs times --num-steps, which is"

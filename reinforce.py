@@ -429,7 +429,6 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from dqn.py: a policy gradient takes any kind of action, and has no replay memory
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():

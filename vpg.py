@@ -446,7 +446,6 @@ def parse_args(cls) -> tuple:
     return tyro.cli(cls, default=default) if state else args, state
 
 
-# changed from reinforce.py: a critic with its own optimizer
 def check(args: Args, state: dict) -> tuple:
     """The environments and the device, once all that cannot work is refused, before anything is written."""
     for name, value in vars(args).items():
@@ -458,6 +457,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from 0 to 1, not {value}")
         if state and name in ("env_id", "num_envs", "optimizer") and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
+    # changed from reinforce.py: a critic with its own optimizer
     needed = {"policy"} if args.evaluate else {"policy", "optimizer", "critic", "critic_optimizer", "step"}
     if args.resume and args.evaluate or state and not needed <= state.keys():
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")

@@ -11,7 +11,7 @@ from common import BUDGET, CAP, PARENT, ROOT, SCRIPTS
 
 TEXT = {name: (ROOT / f"{name}.py").read_text() for name in SCRIPTS}
 MARK = re.compile(r"\s*# changed from (\w+)\.py: \S.*")
-INSIDE = "Args", "train"  # blocks with a mark before each changed hunk; all others are marked as a whole
+INSIDE = "Args", "check", "train"  # a mark before each changed hunk; all other blocks: one for the whole
 PLUMBING = "fail", "make_envs", "last_obs", "evaluate", "save_checkpoint", "load_checkpoint"
 PURE = ("discounted_returns", "gae", "td_loss", "reinforce_loss", "vpg_loss", "value_loss", "a2c_loss",
         "normalize", "ppo_loss", "squash", "soft_target", "critic_loss", "policy_loss", "temperature_loss")
@@ -59,7 +59,7 @@ def places(hunk: range, new: list[str]) -> set[int]:
 def faults(child: str, parent: str, parent_name: str, root: bool = False) -> list[str]:
     """What in `child` breaks the rule, given the text of its parent; no line: it keeps the rule.
 
-    A script that begins a family of its own (root) has its own Args and train; the rest is held to dqn.py."""
+    A script that begins a family of its own (root) has its own Args, check and train."""
     found, used = [], set()  # used: lines of marks that are accounted for
     rows, parent_rows = child.splitlines(), parent.splitlines()
     theirs = blocks(parent)
