@@ -194,7 +194,7 @@ def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torc
         next_q = target_net(batch.next_obs).gather(1, best).squeeze(1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    td_error = (y - q).detach()  # (B,)
+    td_error = y - q.detach()  # (B,)
     return F.mse_loss(q, y), td_error
 
 

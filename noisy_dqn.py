@@ -218,10 +218,10 @@ class ReplayBuffer:
 def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss () and detached TD errors (B,). Mnih et al. 2015, Algorithm 1."""
     with torch.no_grad():
-        next_q = target_net(batch.next_obs).max(dim=1).values  # (B,)
+        next_q = target_net(batch.next_obs).amax(dim=1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    td_error = (y - q).detach()  # (B,)
+    td_error = y - q.detach()  # (B,)
     return F.mse_loss(q, y), td_error
 
 

@@ -249,10 +249,10 @@ def linear_schedule(start: float, end: float, duration: float, step: int) -> flo
 def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """Weighted loss (), and detached, unweighted TD errors (B,). Schaul et al. 2016, Algorithm 1."""
     with torch.no_grad():
-        next_q = target_net(batch.next_obs).max(dim=1).values  # (B,)
+        next_q = target_net(batch.next_obs).amax(dim=1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    td_error = (y - q).detach()  # (B,)
+    td_error = y - q.detach()  # (B,)
     return (batch.weight * F.mse_loss(q, y, reduction="none")).mean(), td_error
 
 
