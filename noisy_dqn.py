@@ -92,10 +92,10 @@ class NoisyLinear(nn.Module):
 
     def __init__(self, p: int, q: int, noise: str):
         super().__init__()
-        self.noise, shapes = noise, ((q, p), (q,))
+        self.noise = noise
         bound, sigma = (p**-0.5, 0.5 * p**-0.5) if noise == "factorised" else ((3 / p) ** 0.5, 0.017)
-        self.mu_w, self.mu_b = (nn.Parameter(torch.empty(s).uniform_(-bound, bound)) for s in shapes)
-        self.sigma_w, self.sigma_b = (nn.Parameter(torch.full(s, sigma)) for s in shapes)
+        self.mu_w, self.mu_b = (nn.Parameter(torch.empty(s).uniform_(-bound, bound)) for s in ((q, p), (q,)))
+        self.sigma_w, self.sigma_b = (nn.Parameter(torch.full_like(m, sigma)) for m in (self.mu_w, self.mu_b))
         self.draw_noise()
 
     def draw_noise(self, draw=torch.randn) -> None:

@@ -6,10 +6,11 @@ from records import ROOT
 
 VALUE = "dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn"
 POLICY = "reinforce", "vpg", "a2c", "ppo"
-PONG = "--total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 --gamma 0.99" \
-       " --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000"
+ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000" \
+        " --target-network-frequency 1000"
+PONG = f"--total-timesteps 500000 {ATARI}"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
-NSTEP = f"{GREEDY} --n-step 4 --exploration-fraction 0.4".replace("500000", "200000")
+NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
 PENDULUM = "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9" \
            " --gae-lambda 0.95 --norm-reward --clip-vloss"
 MUJOCO = "--total-timesteps 300000 --learning-starts 10000"

@@ -310,6 +310,7 @@ def test_baseline_and_the_order_of_steps(script, baseline, tmp_path, monkeypatch
         assert not fits or not torch.equal(fits[0][0], fits[1][0])
         past += ret.tolist()
 
+
 def test_fitting_v_to_frames_goes_in_parts(tmp_path, monkeypatch):
     """44 episodes of 12 steps, 528 rows: parts of 512 and 16, whose gradients add up to that of the mean."""
     seen, parts, whole = gradients(monkeypatch, "Adam"), [], []
@@ -334,7 +335,6 @@ def test_fitting_v_to_frames_goes_in_parts(tmp_path, monkeypatch):
     value_loss(forward(critic, torch.cat([obs for _, obs in whole])), ret).backward()
     for found, part in zip(seen[1][1], critic.parameters(), strict=True):
         same(found, part.grad, atol=1e-5, rtol=1e-4)
-
 
 
 @pytest.mark.parametrize("script", POLICY)
