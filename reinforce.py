@@ -494,7 +494,7 @@ def train(args: Args, state: dict | None = None) -> None:
     while step < args.total_timesteps:
         # act, step, store
         episodes = collect(envs, policy, reset_seed(args.seed, step), args.episodes_per_env, device)
-        run.finished += [(step + e.end, float(e.reward.sum()), len(e.reward)) for e in episodes]
+        run.finished += [(step + e.end, sum(e.reward.tolist()), len(e.reward)) for e in episodes]
         taken = episodes[-1].end
         step += taken
 
