@@ -11,8 +11,10 @@ ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 -
 PONG = f"--total-timesteps 500000 {ATARI}"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
-PENDULUM = {  # of many settings tried none makes the first three learn it
-    "reinforce": "--total-timesteps 200000 --gamma 0.9", "vpg": "--total-timesteps 200000 --gamma 0.9",
+PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it
+    "reinforce": "--total-timesteps 200000 --gamma 0.9",
+    "vpg": "--total-timesteps 600000 --num-envs 4 --episodes-per-env 1 --gamma 0.95 --ent-coef 0"
+           " --value-learning-rate 3e-3",
     "a2c": "--total-timesteps 200000 --num-steps 16 --gamma 0.9 --norm-reward --ent-coef 0"
            " --learning-rate 2e-3",
     "ppo": "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9"
