@@ -254,7 +254,8 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and value targets (T, N) of a rollout; next_value is V of the true next observations.
 
-    A terminated step does not bootstrap, a truncated one does; both end the sum, and so does the rollout.
+    A terminated step does not bootstrap, a truncated one does (1.0, else 0.0); both end the sum, and so does
+    the rollout.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16); lam = 1 is Mnih et al. 2016, Algorithm S3.
     Schulman et al. 2017, Eq. (11), is the same, but for its last exponent, T-t+1 in print, which is T-t-1.
     """
@@ -314,15 +315,16 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
     rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
-            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
             vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
             box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
             return TransformObservation(env, np.float32, box) if vector else env
-        env = gym.make(env_id, frameskip=1, render_mode=render_mode, **sticky)
+        env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
+    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
     options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
@@ -394,10 +396,19 @@ class Run:
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
-        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
+
+        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+            self.stop = number
+            signal.signal(number, signal.SIG_DFL)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: setattr(self, "stop", number))
+            signal.signal(number, stop)
+        try:
+            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
+        except OSError as error:
+            fail(f"{self.folder} cannot be written: {error.strerror}")
+        print(f"run folder: {self.folder}", flush=True)
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
 
     def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
@@ -555,7 +566,7 @@ def train(args: Args, state: dict | None = None) -> None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         optimizer.param_groups[0]["lr"] = args.learning_rate
-        # changed from vpg.py: rollouts in place of episodes
+        # changed from vpg.py: one learning rate, no mean of past returns; rollouts in place of episodes
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
     step, save = run.first_step, True

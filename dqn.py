@@ -64,8 +64,8 @@ class Args:
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # stored before the first update
-    train_frequency: int = 2  # between updates
-    target_network_frequency: int = 100  # between copies to the target network
+    train_frequency: int = 2  # transitions between updates
+    target_network_frequency: int = 100  # transitions between copies to the target network
     start_e: float = 1.0  # first epsilon
     end_e: float = 0.05  # last epsilon
     exploration_fraction: float = 0.2  # part of total-timesteps over which epsilon falls
@@ -112,8 +112,8 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
-    Every observation is stored once, and of a stack of frames only the newest one. Where an episode ended,
-    the next row begins another, and `final` has the observation that it ended with.
+    Every observation is stored once, and of a stack of frames, which all 3-d observations are taken for, only
+    the newest. Where an episode ended, the next row begins another, and `final` has what it ended with.
     """
 
     def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -131,7 +131,7 @@ class ReplayBuffer:
         self.count = 0  # rows ever written
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all N environments; next_obs is the true one, also where an episode ended."""
+        """Store a step of all N environments, (N, ...) each; next_obs is the true one where episodes end."""
         row = self.count % self.rows
         for env in self.ended[row].nonzero()[0]:
             self.final.pop((row, int(env)), None)
@@ -143,7 +143,7 @@ class ReplayBuffer:
         self.count += 1
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str) -> Batch:
-        """Transitions drawn uniformly, with replacement."""
+        """Transitions drawn uniformly, with replacement, from n + 1 rows or more."""
         drawable = min(self.count, self.rows - self.stack + 1) - self.n_step
         start = (self.count - 1 - self.n_step - rng.integers(drawable, size=batch_size)) % self.rows
         env = rng.integers(self.action.shape[1], size=batch_size)
@@ -224,15 +224,16 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
     rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
-            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
             vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
             box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
             return TransformObservation(env, np.float32, box) if vector else env
-        env = gym.make(env_id, frameskip=1, render_mode=render_mode, **sticky)
+        env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
+    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
     options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
@@ -304,10 +305,19 @@ class Run:
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
-        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
+
+        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+            self.stop = number
+            signal.signal(number, signal.SIG_DFL)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: setattr(self, "stop", number))
+            signal.signal(number, stop)
+        try:
+            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
+        except OSError as error:
+            fail(f"{self.folder} cannot be written: {error.strerror}")
+        print(f"run folder: {self.folder}", flush=True)
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
 
     def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
@@ -412,7 +422,8 @@ def check(args: Args, state: dict) -> tuple:
     if args.buffer_size < max(args.batch_size, args.num_envs):
         fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")
     if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
-        fail("--learning-starts must be at least (n-step + 1) * num-envs, and at most --total-timesteps")
+        fail(f"--learning-starts {args.learning_starts} must be at least (n-step + 1) * num-envs, and at most"
+             f" --total-timesteps, which is {args.total_timesteps}")
     if args.capture_video:
         make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()
     envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)

@@ -63,7 +63,7 @@ class Args:
     buffer_size: int = 1_000_000  # capacity of the replay memory D
     batch_size: int = 256  # B, transitions in an update
     learning_starts: int = 1_000  # stored before the first update, by uniformly random actions
-    train_frequency: int = 1  # between updates
+    train_frequency: int = 1  # transitions between updates
     tau: float = 0.005  # weight of the critics in an update of their targets
     autotune: bool = True  # learn the temperature, for a policy entropy of -dim(A)
     alpha: float = 0.2  # temperature: the fixed one, or with autotune the first
@@ -145,7 +145,7 @@ class ReplayBuffer:
         self.count = 0  # rows ever written
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all N environments; next_obs is the true one, also where an episode ended."""
+        """Store a step of all N environments, (N, ...) each; next_obs is the true one where episodes end."""
         row = self.count % self.rows
         for env in self.ended[row].nonzero()[0]:
             self.final.pop((row, int(env)), None)
@@ -257,12 +257,13 @@ def fail(message: str) -> NoReturn:
 def make_envs(env_id: str, num_envs: int, render_mode=None):
     """Vector environment that resets in the step that ends an episode. Vectors become float32."""
     def make_env():
-        env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+        env = gym.make(env_id, disable_env_checker=True, **shown)
         space = env.observation_space
         vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
         box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
         return TransformObservation(env, np.float32, box) if vector else env
 
+    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
     try:
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
@@ -329,10 +330,19 @@ class Run:
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
-        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
+
+        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+            self.stop = number
+            signal.signal(number, signal.SIG_DFL)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: setattr(self, "stop", number))
+            signal.signal(number, stop)
+        try:
+            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
+        except OSError as error:
+            fail(f"{self.folder} cannot be written: {error.strerror}")
+        print(f"run folder: {self.folder}", flush=True)
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
 
     def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
@@ -439,7 +449,8 @@ def check(args: Args, state: dict) -> tuple:
     if args.buffer_size < max(args.batch_size, args.num_envs):
         fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")
     if not 2 * args.num_envs <= args.learning_starts <= args.total_timesteps:
-        fail("--learning-starts must be at least 2 * num-envs, and at most --total-timesteps")
+        fail(f"--learning-starts {args.learning_starts} must be at least 2 * num-envs, and at most"
+             f" --total-timesteps, which is {args.total_timesteps}")
     if args.capture_video:
         make_envs(args.env_id, 1, "rgb_array").close()
     envs = make_envs(args.env_id, args.num_envs)

@@ -276,15 +276,16 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
     rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
-            env = gym.make(env_id, render_mode=render_mode, disable_env_checker=True)
+            env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
             vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
             box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
             return TransformObservation(env, np.float32, box) if vector else env
-        env = gym.make(env_id, frameskip=1, render_mode=render_mode, **sticky)
+        env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
+    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
     options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
@@ -356,10 +357,19 @@ class Run:
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
-        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
+
+        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+            self.stop = number
+            signal.signal(number, signal.SIG_DFL)
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: setattr(self, "stop", number))
+            signal.signal(number, stop)
+        try:
+            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
+        except OSError as error:
+            fail(f"{self.folder} cannot be written: {error.strerror}")
+        print(f"run folder: {self.folder}", flush=True)
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
 
     def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
@@ -510,7 +520,7 @@ def train(args: Args, state: dict | None = None) -> None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         optimizer.param_groups[0]["lr"] = args.learning_rate
-        # changed from reinforce.py: the fit of V
+        # changed from reinforce.py: the fit of V, and the other baseline, the mean of past returns
         critic_optimizer.param_groups[0]["lr"] = args.value_learning_rate
         torch.set_rng_state(state["torch"])
     past = state.get("past", {"mean": 0.0, "count": 0})  # G_t of the batches before

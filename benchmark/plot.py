@@ -6,6 +6,7 @@ Writes the tables into the README between <!-- results --> and <!-- /results -->
 <!-- /speed -->; a table that has no such place is printed.
 """
 import argparse
+import re
 from pathlib import Path
 
 import matplotlib
@@ -124,7 +125,9 @@ def report(suite: str, runs: list[dict], curves: dict) -> str:
         means = np.array([float(row["eval mean"]) for row in mine])
         low, high = interval(means)
         seconds = [float(row["wall seconds"]) for row in mine if row["wall seconds"]]
-        rows.append([label, len(mine), f"{curves[label][0][-1]:,}" if label in curves else "",
+        asked = re.search(r"--total-timesteps (\d+)", mine[0]["command"])
+        total = int(asked[1]) if asked else curves[label][0][-1] if label in curves else ""
+        rows.append([label, len(mine), f"{total:,}" if total else "",
                      f"{iqm(means):.1f}", f"{low:.1f} to {high:.1f}" if len(mine) > 1 else "",
                      f"{means.min():.1f}", f"{np.median(seconds):.0f}" if seconds else ""])
         rows[-1] += [first_above(curves.get(label), level) for level in levels]

@@ -11,7 +11,7 @@ ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 -
 PONG = f"--total-timesteps 500000 {ATARI}"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
-PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it
+PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
     "vpg": "--total-timesteps 600000 --num-envs 4 --episodes-per-env 1 --gamma 0.95 --ent-coef 0"
            " --value-learning-rate 3e-3",

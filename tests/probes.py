@@ -200,6 +200,17 @@ class Frames(Probe4):
         return 6 * action - 3
 
 
+class FloatFrames(Frames):
+    observation_space = Box(0, 1, (4, 84, 84), np.float32)
+
+    def pack(self):
+        return self.obs / np.float32(255)
+
+
+class Endless(Probe4):
+    length = 10**12
+
+
 class MatrixObs(Probe4):
     observation_space = Box(-1, 1, (2, 3), np.float32)
 

@@ -33,6 +33,7 @@ ANY = {
     "--env-id FrozenLake-v1": ["--env-id", "Discrete(16)"],
     "--env-id probes:SmallImage-v0": ["--env-id", "(10, 10, 4)"],
     "--env-id probes:MatrixObs-v0": ["--env-id", "(2, 3)"],
+    "--env-id probes:FloatFrames-v0": ["--env-id", "float32"],
     "--num-envs 0": ["--num-envs", "0"],
     "--num-envs -2": ["--num-envs", "-2"],
     "--total-timesteps 0": ["--total-timesteps"],
@@ -75,6 +76,7 @@ REPLAY_ONLY = {
     "--batch-size -1": ["--batch-size", "-1"],
     "--train-frequency 0": ["--train-frequency"],
     "--buffer-size 10 --batch-size 11": ["--buffer-size", "--batch-size"],
+    "--num-envs 20 --buffer-size 10 --batch-size 8": ["--buffer-size", "--num-envs"],
     "--learning-starts 301": ["--learning-starts", "--total-timesteps"],
 }
 POLICY_ONLY = {

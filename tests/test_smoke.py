@@ -133,12 +133,12 @@ def test_importing_runs_nothing(script, tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_two_runs_in_one_second_have_two_folders(script, tmp_path, monkeypatch):
+def test_runs_in_one_second_have_folders_of_their_own(script, tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1234.0 + 1e-3 * next(ticks))
     ticks = iter(range(10**9))
-    for _ in range(2):
+    for _ in range(3):
         call(script, *SMALL[script], cwd=tmp_path)
-    assert len(list(tmp_path.glob("runs/*__1234*"))) == 2
+    assert len(list(tmp_path.glob("runs/*__1234*"))) == 3
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -169,6 +169,7 @@ def test_every_episode_is_one_point(script, tmp_path):
     flags += ["--clip-reward", "on"] * takes(script, "--clip-reward")
     call(script, *SMALL[script], *flags, cwd=tmp_path)
     folder = run_folder(tmp_path)
+    assert ":" not in folder.name
     episodes = checkpoint(folder / "checkpoint.pt")["step"] // 5
     tags = events(folder)
     returns, lengths = tags["charts/episodic_return"], tags["charts/episodic_length"]

@@ -1,0 +1,206 @@
+"""What a run does around its learning: where its seed goes, what it checks, shows and leaves."""
+import signal
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from common import (
+    PIXELS,
+    REPLAY,
+    SCRIPTS,
+    SMALL,
+    VALUE,
+    as_it_was,
+    call,
+    checkpoint,
+    events,
+    load,
+    start,
+    train,
+)
+from gymnasium.vector import SyncVectorEnv
+from torch.utils.tensorboard import SummaryWriter
+
+
+def small(script) -> dict:
+    fields = {"total_timesteps": 100, "eval_episodes": 1}
+    if script in REPLAY:
+        fields |= {"learning_starts": 50, "buffer_size": 100, "batch_size": 8, "train_frequency": 25}
+    return fields
+
+
+def spy(monkeypatch, owner, name, note):
+    """From now on note(...) sees the arguments of every call."""
+    original = getattr(owner, name)
+
+    def watched(*args, **kwargs):
+        note(*args, **kwargs)
+        return original(*args, **kwargs)
+    monkeypatch.setattr(owner, name, watched)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_seed_goes_everywhere(script, tmp_path, monkeypatch):
+    """To networks, exploration and replay, training's and evaluation's episodes; no reset is like another."""
+    made, drawn, reset = [], [], []
+    spy(monkeypatch, torch, "manual_seed", made.append)
+    spy(monkeypatch, np.random, "default_rng", lambda *seed: drawn.extend(seed))
+    spy(monkeypatch, SyncVectorEnv, "reset", lambda self, seed=None, **_: reset.append(seed))
+    call(script, *SMALL[script], "--seed", "7", "--checkpoint-frequency", "100", cwd=tmp_path)
+    assert made[0] == 7 and (script not in REPLAY or 7 in drawn)
+    assert reset[0] == load(script).reset_seed(7, 0) and reset[-1] == 2**30 + 7
+    assert len(set(reset)) == len(reset) >= 3
+
+
+@pytest.mark.parametrize("script", PIXELS)
+def test_sticky_in_training_and_evaluation(script, tmp_path, monkeypatch):
+    module, given = load(script), []
+    spy(monkeypatch, module, "make_envs", lambda *args: given.append(args[2]))
+    train(module, tmp_path, repeat_action_probability=0.25, **small(script))
+    assert given == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("script", VALUE)
+@pytest.mark.parametrize("clip, stored", [("auto", {-1, 1}), ("off", {-3, 3})])
+def test_learner_sees_clipped_rewards_of_frames(script, clip, stored, tmp_path):
+    folder = train(load(script), tmp_path, env_id="probes:Frames-v0", clip_reward=clip, **small(script))
+    assert set(checkpoint(folder / "checkpoint.pt")["buffer"]["reward"].unique().tolist()) == stored
+
+
+@pytest.mark.parametrize("script", PIXELS)
+def test_threads_for_pixels(script, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.get_num_threads", lambda: 5)
+    spy(monkeypatch, torch, "set_num_threads", asked.append)
+    train(load(script), tmp_path, env_id="probes:Frames-v0", **small(script))
+    assert asked[0] == 5
+
+
+@pytest.mark.parametrize("script", PIXELS)
+def test_device_auto(script, monkeypatch):
+    """A GPU for pixels only."""
+    module = load(script)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for env_id, device in ("CartPole-v1", "cpu"), ("probes:Frames-v0", "cuda"):
+        assert module.check(module.Args(env_id=env_id), {})[1] == device
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_log(script, tmp_path, capsys):
+    """The mean of the last 100 returns and this process's own speed; a single bad number stops the run."""
+    module = load(script)
+    with as_it_was(tmp_path):
+        run = module.Run(module.Args(), {})
+        good, bad = torch.tensor([1.0]), torch.tensor([1.0, np.nan])
+        run.finished += [(i, float(i), 1.0) for i in range(150)]
+        run.first_step, run.began = 1000, run.began - 10
+        run.log(1500, {"losses/x": good[0]}, {"w": good})
+        out = capsys.readouterr().out
+        assert "step 1500/" in out and "return 99.5" in out and 40 < float(out.split()[-2]) <= 50
+        for scalars, weights in ({"losses/x": bad[1]}, {"w": good}), ({"losses/x": good[0]}, {"w": bad}):
+            with pytest.raises(SystemExit):
+                run.log(1600, scalars, weights)
+        run.writer.close()
+
+
+def test_the_critic_of_vpg_is_checked_too(tmp_path, monkeypatch):
+    module, names = load("vpg"), []
+    spy(monkeypatch, module.Run, "log", lambda self, step, scalars, weights: names.extend(weights))
+    train(module, tmp_path, **small("vpg"))
+    assert {"critic", "head"} <= {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_point_every_1000_transitions(script, tmp_path):
+    folder = train(load(script), tmp_path, **small(script) | {"total_timesteps": 3000, "train_frequency": 500}
+                   if script in REPLAY else {"total_timesteps": 3000, "eval_episodes": 1})
+    found = [len(points) for tag, points in events(folder).items() if tag.startswith("losses")]
+    assert found and min(found) >= 3
+
+
+@pytest.mark.parametrize("script", ["a2c", "ppo"])
+def test_first_observations_are_scaled(script, tmp_path, monkeypatch):
+    """Also the first one after a checkpoint."""
+    module, scaled, acted = load(script), [], []
+    original = module.RunningNorm.scale
+
+    def scale(self, x, **options):
+        scaled.append(original(self, x, **options))
+        return scaled[-1]
+    monkeypatch.setattr(module.RunningNorm, "scale", scale)
+    spy(monkeypatch, module, "act", lambda policy, obs, device: acted.append(any(obs is x for x in scaled)))
+    train(module, tmp_path, env_id="Pendulum-v1", norm_obs=True, total_timesteps=64, num_envs=2, num_steps=8,
+          checkpoint_frequency=32, eval_episodes=1)
+    assert acted == [True] * 32
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_end_of_a_run(script, tmp_path, monkeypatch):
+    """The model is there before the evaluation, which Ctrl-C ends; events are, before a checkpoint is."""
+    module, seen, order = load(script), [], []
+    spy(monkeypatch, module, "evaluate", lambda *_: seen.append(
+        (signal.getsignal(signal.SIGINT), len(list(tmp_path.glob("runs/*/model.pt"))))))
+    spy(monkeypatch, SummaryWriter, "flush", lambda self: order.append("events"))
+    spy(monkeypatch, module, "save_checkpoint", lambda path, state: order.append(path.name))
+    train(module, tmp_path, **small(script))
+    assert seen == [(signal.SIG_DFL, 1)]
+    assert order[order.index("checkpoint.pt") - 1] == "events"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_write_that_fails_leaves_the_old_file(script, tmp_path, monkeypatch):
+    module, path = load(script), tmp_path / "model.pt"
+    module.save_checkpoint(path, {"x": 1})
+
+    def full(state, file):
+        file.write(b"half")
+        raise OSError("no space left")
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(OSError):
+        module.save_checkpoint(path, {"x": 2})
+    assert checkpoint(path)["x"] == 1
+
+
+def test_a_checkpoint_is_read_to_the_cpu(tmp_path, monkeypatch):
+    """It may come from a machine with a GPU."""
+    module, given = load("a2c"), []
+    folder = train(module, tmp_path, **small("a2c"))
+    spy(monkeypatch, torch, "load", lambda *_, **options: given.append(options["map_location"]))
+    module.load_checkpoint(str(folder / "model.pt"))
+    assert given == ["cpu"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_second_ctrl_c_ends_at_once(script, tmp_path):
+    """The first lets the rollout or batch at hand come to its end, which may be far."""
+    flags = {"ppo": ["--num-steps", "100000000"], "a2c": ["--num-steps", "100000000"]}.get(script, [])
+    flags += ["--env-id", "probes:Endless-v0"] * (script in ("reinforce", "vpg"))
+    process = start(script, "--total-timesteps", "100000000", *flags, cwd=tmp_path)
+    assert process.stdout.readline().startswith(f"run folder: runs/{'probes' if '--env-id' in flags else ''}")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    if process.poll() is None:  # a step is at its end sooner
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGINT, *[128 + signal.SIGINT] * (script in REPLAY))
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_folder_that_cannot_be_written(script, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    result = call(script, *SMALL[script], cwd=tmp_path, status=2)
+    assert len(result.err.splitlines()) == 1 and "runs" in result.err and "cannot be written" in result.err
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_environment_without_render_mode(script, tmp_path):
+    """Gymnasium does not ask for the argument."""
+    env_id, probes = "test/Plain-v0", load("probes")
+    plain = probes.LimitBox if script == "sac" else probes.Limit
+    gym.register(env_id, entry_point=lambda: plain())
+    try:
+        call(script, *SMALL[script], "--env-id", env_id, cwd=tmp_path)
+    finally:
+        del gym.registry[env_id]
