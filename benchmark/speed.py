@@ -72,7 +72,8 @@ ROWS = {
                     " --update-epochs 4 --total-timesteps 4096",
                     f"PPO('CnnPolicy', {SB3_PONG.format(8)}, n_steps=128, batch_size=256, n_epochs=4)"
                     ".learn(4096)", 2),
-    "replay-pong": Row(f"dqn.py {PONG} --learning-starts 100000 --total-timesteps 100000",  # no update
+    "replay-pong": Row(  # random actions, no update: for the memory
+                       f"dqn.py {PONG} --end-e 1 --learning-starts 100000 --total-timesteps 100000",
                        f"DQN('CnnPolicy', {SB3_PONG.format(1)}, buffer_size=100000, learning_starts=100000)"
                        ".learn(100000)", 2),
 } | {f"{name}-dqn": Row(f"{name}.py {DQN} {EPSILON}", f"dqn.py {DQN} {EPSILON}")
