@@ -232,7 +232,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
-    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
+    shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
@@ -305,12 +305,12 @@ class Run:
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
 
-        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+        def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
             signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+            signal.signal(number, on_signal)
         try:
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
         except OSError as error:

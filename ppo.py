@@ -265,8 +265,8 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and value targets (T, N) of a rollout; next_value is V of the true next observations.
 
-    A terminated step does not bootstrap, a truncated one does (1.0, else 0.0); both end the sum, and so does
-    the rollout.
+    A terminated step does not bootstrap, a truncated one does; both end the sum, and so does the rollout.
+    terminated and truncated are 0.0 or 1.0.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16); lam = 1 is Mnih et al. 2016, Algorithm S3.
     Schulman et al. 2017, Eq. (11), is the same, but for its last exponent, T-t+1 in print, which is T-t-1.
     """
@@ -352,7 +352,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
-    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
+    shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
@@ -425,12 +425,12 @@ class Run:
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
 
-        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+        def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
             signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+            signal.signal(number, on_signal)
         try:
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
         except OSError as error:

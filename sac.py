@@ -263,7 +263,7 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
         box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
         return TransformObservation(env, np.float32, box) if vector else env
 
-    shown = {"render_mode": render_mode} if render_mode else {}  # others may not have the argument
+    shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
@@ -331,12 +331,12 @@ class Run:
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
         self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
 
-        def stop(number, _):  # after the step, rollout or batch at hand; a second signal ends the run at once
+        def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
             signal.signal(number, signal.SIG_DFL)
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+            signal.signal(number, on_signal)
         try:
             self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
         except OSError as error:
