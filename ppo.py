@@ -288,6 +288,15 @@ def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch
     return next_value
 
 
+@torch.no_grad()
+def evaluate_actions(net: nn.Module, obs: torch.Tensor, action: torch.Tensor, size: int) -> tuple:
+    """log pi(a | s) and V(s), (B, *O) and (B, ...) -> (B,) each, `size` at a time: all frames of a rollout at
+    once take longer, and more memory."""
+    parts = [(*net(o), a) for o, a in zip(obs.split(size), action.split(size), strict=True)]
+    logp = torch.cat([dist.log_prob(a) for dist, _, a in parts])  # (B,)
+    return logp, torch.cat([value for _, value, _ in parts])  # (B,) each
+
+
 def normalize(adv: torch.Tensor) -> torch.Tensor:
     """Advantages of a minibatch (B,), B > 1, with mean 0 and deviation 1."""
     return (adv - adv.mean()) / (adv.std() + 1e-8)
@@ -630,9 +639,9 @@ def train(args: Args, state: dict | None = None) -> None:
         batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
         # changed from a2c.py: epochs of minibatches, against the old policy
         obs_b, action_b = batch.obs.flatten(0, 1), batch.action.flatten(0, 1)  # (B, ...), B = T * N
-        with torch.no_grad():  # before the first update: the old policy and its values
-            dist, value = net(obs_b)
-            old_logp, old_value = dist.log_prob(action_b), value.view(shape)  # (B,), (T, N)
+        size = taken // args.num_minibatches
+        old_logp, value = evaluate_actions(net, obs_b, action_b, size)  # before the first update; (B,) each
+        old_value = value.view(shape)  # (T, N)
         adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
                        batch.terminated, batch.truncated, args.gamma, args.gae_lambda)
         data = obs_b, action_b, old_logp, adv.flatten(), value, ret.flatten()  # (B, ...) each
@@ -640,7 +649,7 @@ def train(args: Args, state: dict | None = None) -> None:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (step - taken) / args.total_timesteps)
         for _ in range(args.update_epochs):
             order = torch.randperm(len(obs_b)).to(device)
-            shuffled = [part[order].split(len(order) // args.num_minibatches) for part in data]
+            shuffled = [part[order].split(size) for part in data]
             for obs_m, action_m, old_logp_m, adv_m, value_m, ret_m in zip(*shuffled, strict=True):
                 dist, value = net(obs_m)
                 adv_m = normalize(adv_m) if args.norm_adv else adv_m

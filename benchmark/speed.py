@@ -69,9 +69,9 @@ ROWS = {
                     " learning_starts=500, batch_size=32, train_freq=4, target_update_interval=100)"
                     ".learn(2000)", 2),
     "ppo-pong": Row(f"ppo.py --env-id ALE/Pong-v5 {PPO} --num-envs 8 --num-steps 128 --num-minibatches 4"
-                    " --update-epochs 4 --total-timesteps 4096",
+                    " --update-epochs 4 --total-timesteps 16384",
                     f"PPO('CnnPolicy', {SB3_PONG.format(8)}, n_steps=128, batch_size=256, n_epochs=4)"
-                    ".learn(4096)", 2),
+                    ".learn(16384)", 2),
     "replay-pong": Row(  # random actions, no update: for the memory
                        f"dqn.py {PONG} --end-e 1 --learning-starts 100000 --total-timesteps 100000",
                        f"DQN('CnnPolicy', {SB3_PONG.format(1)}, buffer_size=100000, learning_starts=100000)"

@@ -390,6 +390,19 @@ def test_ppo_against_plain_python():
         same(torch.stack(found), vector(total, policy, error, entropy.mean()), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("space", [Discrete(3), MultiDiscrete([2, 3]), Box(-1, 1, (2,))])
+@pytest.mark.parametrize("size", [12, 4, 1])
+def test_old_policy_in_parts(space, size):
+    torch.manual_seed(0)
+    net, obs, seen = ppo.ActorCritic((5,), space), torch.randn(12, 5), []
+    dist, value = net(obs)
+    action = dist.sample()
+    net.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    logp, old_value = ppo.evaluate_actions(net, obs, action, size)
+    same((logp, old_value), (dist.log_prob(action).detach(), value.detach()))
+    assert seen == [size] * (12 // size) and not logp.requires_grad and not old_value.requires_grad
+
+
 def test_normalize():
     """With the deviation of torch, n - 1; numpy's would give 1.2247. No division by 0."""
     assert ppo.normalize(vector(1, 2, 3)).tolist() == pytest.approx([-1, 0, 1], abs=1e-6)
