@@ -147,8 +147,9 @@ def speed_report(rows: list[dict]) -> str:
     cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],
               f"{row['lowest']} to {row['highest']}", row["rounds"], row["threads"], row["our MB"],
               row["their MB"]] for row in rows]
-    made = dict.fromkeys("; ".join(row[name] for name in ("machine", "versions", "date")) for row in rows)
-    return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {'. '.join(made)}. Each row's commands:"
+    made = "; ".join("; ".join(dict.fromkeys(row[name] for row in rows))
+                     for name in ("machine", "versions", "date"))
+    return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {made}. Each row's commands:"
             " [speed.csv](benchmark/results/speed.csv).\n")
 
 
