@@ -394,7 +394,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls)
+    args = tyro.cli(cls, description=__doc__)
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -112,9 +112,10 @@ def test_threads(script, given, threads, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_shows_every_flag(script, tmp_path):
+def test_help_shows_docstring_and_every_flag(script, tmp_path):
     text = call(script, "--help", cwd=tmp_path).out
-    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+    about, _, text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split()).partition(" options ")
+    assert about.endswith(" ".join(load(script).__doc__.split()))
     for field in dataclasses.fields(load(script).Args):
         flag = f"--{field.name.replace('_', '-')}"
         part = re.search(rf"{flag}[ ,](.+?)\(default: ([^)]*)\)", text)
