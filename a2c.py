@@ -325,14 +325,13 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
-    options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
             import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
             raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, **options, **sticky, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, **options)
+            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             envs.reset(seed=0)
@@ -348,8 +347,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in ended.nonzero()[0]:
-            obs[i] = info["final_obs"][i]
+        obs[ended] = np.stack(info["final_obs"][ended])
     return obs
 
 
@@ -443,7 +441,7 @@ class Run:
         self.sums[:] = 0
         state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video:
+        if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
 
     def finish(self, model: dict, policy) -> None:
@@ -509,8 +507,7 @@ def check(args: Args, state: dict) -> tuple:
         fixed = state and name in ("env_id", "num_envs", "norm_obs", "norm_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    needed = {"net", "obs_norm"} if args.evaluate else {"net", "obs_norm", "reward_norm", "optimizer", "step"}
-    if args.resume and args.evaluate or state and not needed <= state.keys():
+    if args.resume and (args.evaluate or "step" not in state):
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
     if args.capture_video:
         make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()
@@ -570,7 +567,6 @@ def train(args: Args, state: dict | None = None) -> None:
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
     step, save = run.first_step, True
-    shape = args.num_steps, args.num_envs  # (T, N)
     taken = args.num_steps * args.num_envs  # transitions of a rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
@@ -604,7 +600,7 @@ def train(args: Args, state: dict | None = None) -> None:
         # changed from vpg.py: R bootstraps; one loss and one step for both
         batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
         dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
-        old_value = value.detach().view(shape)  # (T, N)
+        old_value = value.detach().view_as(batch.reward)  # (T, N)
         adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
                        batch.terminated, batch.truncated, args.gamma, lam=1.0)
         logp, entropy = dist.log_prob(batch.action.flatten(0, 1)), dist.entropy()

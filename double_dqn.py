@@ -232,14 +232,13 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
-    options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
             import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
             raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, **options, **sticky, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, **options)
+            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             envs.reset(seed=0)
@@ -255,8 +254,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in ended.nonzero()[0]:
-            obs[i] = info["final_obs"][i]
+        obs[ended] = np.stack(info["final_obs"][ended])
     return obs
 
 
@@ -350,7 +348,7 @@ class Run:
         self.sums[:] = 0
         state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video:
+        if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
 
     def finish(self, model: dict, policy) -> None:
@@ -414,8 +412,7 @@ def check(args: Args, state: dict) -> tuple:
         fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    needed = {"q_net"} if args.evaluate else {"q_net", "target_net", "optimizer", "buffer", "rng", "step"}
-    if args.resume and args.evaluate or state and not needed <= state.keys():
+    if args.resume and (args.evaluate or "step" not in state):
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
     if args.buffer_size < max(args.batch_size, args.num_envs):
         fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")

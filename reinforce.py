@@ -269,14 +269,13 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
-    options = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
         if atari:
             import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
             raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, **options, **sticky, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, **options)
+            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             envs.reset(seed=0)
@@ -292,8 +291,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in ended.nonzero()[0]:
-            obs[i] = info["final_obs"][i]
+        obs[ended] = np.stack(info["final_obs"][ended])
     return obs
 
 
@@ -387,7 +385,7 @@ class Run:
         self.sums[:] = 0
         state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video:
+        if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
 
     def finish(self, model: dict, policy) -> None:
@@ -450,8 +448,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from 0 to 1, not {value}")
         if state and name in ("env_id", "num_envs", "optimizer") and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    needed = {"policy"} if args.evaluate else {"policy", "optimizer", "step"}
-    if args.resume and args.evaluate or state and not needed <= state.keys():
+    if args.resume and (args.evaluate or "step" not in state):
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
     if args.capture_video:
         make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()

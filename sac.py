@@ -281,8 +281,7 @@ def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
     """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
     if ended.any():
         obs = obs.copy()
-        for i in ended.nonzero()[0]:
-            obs[i] = info["final_obs"][i]
+        obs[ended] = np.stack(info["final_obs"][ended])
     return obs
 
 
@@ -377,7 +376,7 @@ class Run:
         self.sums[:] = 0
         state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video:
+        if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
 
     def finish(self, model: dict, policy) -> None:
@@ -443,8 +442,7 @@ def check(args: Args, state: dict) -> tuple:
         fixed = state and name in ("env_id", "num_envs", "buffer_size")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    needed = {"policy"} if args.evaluate else {"policy", "critic", "temperature", "buffer", "rng", "step"}
-    if args.resume and args.evaluate or state and not needed <= state.keys():
+    if args.resume and (args.evaluate or "step" not in state):
         fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
     if args.buffer_size < max(args.batch_size, args.num_envs):
         fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")

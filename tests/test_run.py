@@ -107,6 +107,21 @@ def test_log(script, tmp_path, capsys):
         run.writer.close()
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_stopped_run_saves_and_films_nothing(script, tmp_path, monkeypatch):
+    """Who pressed Ctrl-C waits for no film."""
+    module, films = load(script), []
+    monkeypatch.setattr(module, "evaluate", lambda args, policy, film=None: films.append(film))
+    with as_it_was(tmp_path):
+        run = module.Run(module.Args(capture_video=True), {})
+        run.save(100, {}, None)
+        run.stop = signal.SIGINT
+        run.save(200, {}, None)
+        run.writer.close()
+        assert [film.name for film in films] == ["step-100"]
+        assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 200
+
+
 def test_the_critic_of_vpg_is_checked_too(tmp_path, monkeypatch):
     module, names = load("vpg"), []
     spy(monkeypatch, module.Run, "log", lambda self, step, scalars, weights: names.extend(weights))
