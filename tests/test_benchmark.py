@@ -203,3 +203,12 @@ def test_stored_results_are_small_and_whole():
         assert {tuple(row[name] for name in key) for row in curves} <= {
             tuple(row[name] for name in key) for row in runs}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3e6
+
+
+def test_readme_names_commands_and_suites_that_exist():
+    """A command that produces numbers or figures is there, and so is its suite; all stored suites are named."""
+    found = re.findall(r"`python (benchmark/\w+\.py)(?: --suite ([^`]*))?`", (ROOT / "README.md").read_text())
+    assert all((ROOT / path).exists() for path, _ in found)
+    named = {suite for _, suite in found if suite}
+    stored = {path.parent.name for path in (ROOT / "benchmark" / "results").glob("*/runs.csv")}
+    assert stored == named <= set(suites.SUITES)
