@@ -206,7 +206,7 @@ def test_stored_results_are_small_and_whole():
 
 
 def test_readme_names_commands_and_suites_that_exist():
-    """A command that produces numbers or figures is there, and so is its suite; all stored suites are named."""
+    """What a command names is there, and so is its suite; all stored suites are named."""
     found = re.findall(r"`python (benchmark/\w+\.py)(?: --suite ([^`]*))?`", (ROOT / "README.md").read_text())
     assert all((ROOT / path).exists() for path, _ in found)
     named = {suite for _, suite in found if suite}
