@@ -294,7 +294,7 @@ def evaluate_actions(net: nn.Module, obs: torch.Tensor, action: torch.Tensor, si
     once take longer, and more memory."""
     parts = [(*net(o), a) for o, a in zip(obs.split(size), action.split(size), strict=True)]
     logp = torch.cat([dist.log_prob(a) for dist, _, a in parts])  # (B,)
-    return logp, torch.cat([value for _, value, _ in parts])  # (B,) each
+    return logp, torch.cat([value for _, value, _ in parts])  # (B,)
 
 
 def normalize(adv: torch.Tensor) -> torch.Tensor:
@@ -635,22 +635,22 @@ def train(args: Args, state: dict | None = None) -> None:
         batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
         # changed from a2c.py: epochs of minibatches, against the old policy
         obs_b, action_b = batch.obs.flatten(0, 1), batch.action.flatten(0, 1)  # (B, ...), B = T * N
-        size = taken // args.num_minibatches
+        size = taken // args.num_minibatches  # of a minibatch
         old_logp, value = evaluate_actions(net, obs_b, action_b, size)  # before the first update; (B,) each
         old_value = value.view_as(batch.reward)  # (T, N)
         adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
                        batch.terminated, batch.truncated, args.gamma, args.gae_lambda)
-        data = obs_b, action_b, old_logp, adv.flatten(), value, ret.flatten()  # (B, ...) each
+        data = obs_b, action_b, old_logp, adv.flatten(), old_value.flatten(), ret.flatten()  # (B, ...) each
         if args.anneal_lr:
             optimizer.param_groups[0]["lr"] = args.learning_rate * (1 - (step - taken) / args.total_timesteps)
         for _ in range(args.update_epochs):
             order = torch.randperm(len(obs_b)).to(device)
             shuffled = [part[order].split(size) for part in data]
-            for obs_m, action_m, old_logp_m, adv_m, value_m, ret_m in zip(*shuffled, strict=True):
+            for obs_m, action_m, old_logp_m, adv_m, old_value_m, ret_m in zip(*shuffled, strict=True):
                 dist, value = net(obs_m)
                 adv_m = normalize(adv_m) if args.norm_adv else adv_m
                 loss, info = ppo_loss(
-                    dist.log_prob(action_m), old_logp_m, adv_m, value, value_m, ret_m, dist.entropy(),
+                    dist.log_prob(action_m), old_logp_m, adv_m, value, old_value_m, ret_m, dist.entropy(),
                     args.clip_coef, args.vf_coef, args.ent_coef, args.clip_vloss)
                 optimizer.zero_grad()
                 loss.backward()
