@@ -22,7 +22,7 @@ Departs: synchronous, so no thread lags behind; the mean over a rollout, where t
     loss with 1/2 and --vf-coef; the gradient's norm is clipped; a time limit bootstraps; torch's RMSprop has
     eps outside of the root, the usual code inside; constant learning rate; for pixels the network of Mnih et
     al. 2015, shared by policy and critic, for vectors two MLPs; orthogonal initialisation; --norm-obs and
-    --norm-reward are for continuous control; the defaults are for CartPole, and ours.
+    --norm-reward are for continuous control, whose actions are clipped, not scaled; defaults for CartPole.
 Run:
     python a2c.py
     python a2c.py --num-envs 1 --num-steps 1
@@ -62,7 +62,7 @@ class Args:
     num_steps: int = 5  # T, steps of each environment in a rollout (1: learning at every step)
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: nothing is learned)
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: to nothing)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     ent_coef: float = 0.01  # weight of the entropy
@@ -317,9 +317,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         if not atari:
             env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
-            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-            return TransformObservation(env, np.float32, box) if vector else env
+            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            # a copy: an environment that reuses its array would write over the episode's last observation
+            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
         env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 

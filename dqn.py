@@ -19,7 +19,7 @@ Where: Algorithm 1 -> train; target y_j and squared error -> td_loss; replay mem
 
 Departs: the paper clips the error term to [-1, 1]; Adam for RMSProp; a time limit is no end, its target
     bootstraps; epsilon falls from the first transition on; the target period counts transitions, not updates;
-    a lost life is no end; for vectors an MLP of 120 and 84 units; the defaults are for CartPole, and ours.
+    a lost life is no end; greedy evaluation; for vectors an MLP of 120 and 84 units; defaults for CartPole.
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -226,9 +226,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         if not atari:
             env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
-            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-            return TransformObservation(env, np.float32, box) if vector else env
+            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            # a copy: an environment that reuses its array would write over the episode's last observation
+            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
         env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 

@@ -282,9 +282,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         if not atari:
             env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
-            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-            return TransformObservation(env, np.float32, box) if vector else env
+            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            # a copy: an environment that reuses its array would write over the episode's last observation
+            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
         env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 

@@ -21,8 +21,8 @@ Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_
 
 Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
     (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --anneal-lr, but
-    a constant eps; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; for pixels the network of
-    Mnih et al. 2015; orthogonal initialisation; the defaults are for CartPole, and ours.
+    a constant eps; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; Box actions clipped, not
+    scaled; for pixels the network of Mnih et al. 2015; orthogonal initialisation; defaults for CartPole.
 Run:
     python ppo.py
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
@@ -72,7 +72,7 @@ class Args:
     target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: never)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: nothing is learned)
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: to nothing)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     # changed from a2c.py: less exploration is needed
@@ -354,9 +354,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         if not atari:
             env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
-            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-            return TransformObservation(env, np.float32, box) if vector else env
+            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            # a copy: an environment that reuses its array would write over the episode's last observation
+            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
         env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 

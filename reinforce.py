@@ -23,7 +23,7 @@ Departs: rewards before an action are left out of its weight, which Williams has
     discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one step for a batch of
     episodes; a time limit ends the sum like a terminal state, so the steps before it look worse than they are
     (better, where rewards are negative); Adam for plain gradient ascent; MLPs of 64 and 64 tanh units, for
-    pixels the network of Mnih et al. 2015; orthogonal initialisation; defaults for CartPole, and ours.
+    pixels the network of Mnih et al. 2015; orthogonal initialisation; Box actions clipped; our defaults.
 Run:
     python reinforce.py
     python reinforce.py --optimizer sgd --learning-rate 1e-3
@@ -261,9 +261,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         if not atari:
             env = gym.make(env_id, disable_env_checker=True, **shown)
             space = env.observation_space
-            vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-            box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-            return TransformObservation(env, np.float32, box) if vector else env
+            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            # a copy: an environment that reuses its array would write over the episode's last observation
+            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
         env = gym.make(env_id, frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 

@@ -259,9 +259,10 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
     def make_env():
         env = gym.make(env_id, disable_env_checker=True, **shown)
         space = env.observation_space
-        vector = isinstance(space, gym.spaces.Box) and len(space.shape) == 1
-        box = gym.spaces.Box(np.float32(space.low), np.float32(space.high)) if vector else space
-        return TransformObservation(env, np.float32, box) if vector else env
+        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+        # a copy: an environment that reuses its array would write over the episode's last observation
+        return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
 
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
