@@ -120,9 +120,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--total-timesteps", type=int, help="another budget, to try things out")
     parser.add_argument("--commit", help="of the scripts, where git cannot say")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmark" / "results")
+    parser.add_argument("--results", type=Path, help="default: benchmark/results, or with another budget"
+                        " runs/tried")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark", help="where runs go on")
     options = parser.parse_args()
+    kept = "runs/tried" if options.total_timesteps else "benchmark/results"
+    options.results = options.results or ROOT / kept
     todo = [run for suite in options.suite
             for run in runs_of(suite, options.only, options.seeds, options.total_timesteps)]
     there, todo = len(todo), [run for run in todo if not is_stored(run, options.results)]
@@ -132,7 +135,8 @@ def main() -> None:
     pool = ThreadPoolExecutor(options.jobs)
     for run in todo:
         commit = options.commit or commit_of(run.script)
-        name = re.sub(r"\W+", "-", f"{run.label}__{run.seed}__{commit}__{zlib.crc32(run.command.encode()):x}")
+        recipe = run.command.encode() + (ROOT / f"{run.script}.py").read_bytes()
+        name = re.sub(r"\W+", "-", f"{run.label}__{run.seed}__{commit}__{zlib.crc32(recipe):x}")
         folder = options.runs.resolve() / run.suite / name
         threads = max(1, os.cpu_count() // options.jobs) if run.environment.startswith("ALE/") else 1
         begun[pool.submit(perform, run, folder, threads, active)] = run, folder, commit

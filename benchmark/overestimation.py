@@ -95,7 +95,8 @@ def measure(script: str, seed: int, every: int, fields: dict) -> list[dict]:
             super().log(step, scalars, weights)
             if step // every > (rows[-1]["step"] if rows else 0) // every:
                 net.load_state_dict(copy.deepcopy(weights))
-                estimate, realised = values(net, args.env_id, seed + step, args.gamma)  # other episodes
+                episodes = module.reset_seed(seed, step)  # others each time, and for each seed
+                estimate, realised = values(net, args.env_id, episodes, args.gamma)
                 rows.append({"script": script, "environment": args.env_id, "seed": seed, "step": step,
                              "estimate": f"{estimate:.4f}", "realised": f"{realised:.4f}"})
 

@@ -1,7 +1,8 @@
 """Figures and tables from the stored results alone: python benchmark/plot.py
 
 Draws benchmark/figures/<suite>.png for each suite in benchmark/results/: over the transitions, the
-interquartile mean of the seeds' training returns, with its 95 % bootstrap interval if there are several.
+interquartile mean of the seeds' training returns, with its 95 % bootstrap interval from five seeds on, and
+below that each of them as a thin line.
 Writes the tables into the README between <!-- results --> and <!-- /results -->, and <!-- speed --> and
 <!-- /speed -->; a table that has no such place is printed.
 """
@@ -25,6 +26,7 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "cartpole": [list(VALUE), list(POLICY)], "acrobot": [list(VALUE), list(POLICY)],
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
+FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
 LEVELS = dict.fromkeys(("pong", "pong-n-step"), [0, 15])  # the table: when a curve is first above these
 
 
@@ -35,8 +37,6 @@ def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
 
 def interval(values: np.ndarray) -> tuple:
     """Ends of the 95 % percentile bootstrap interval of the interquartile mean over the first axis."""
-    if len(values) < 2:
-        return iqm(values), iqm(values)
     found = stats.bootstrap((values,), iqm, axis=0, n_resamples=2000, method="percentile", rng=0)
     return found.confidence_interval
 
@@ -78,9 +78,12 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis, panel in zip(axes.flat, panels, strict=False):
         for label, (color, dashes) in zip(panel, STYLES, strict=False):
             steps, values = curves[label]
-            middle, (low, high) = iqm(values), interval(values)
+            middle = iqm(values)
             axis.plot(steps, middle, color=color, linestyle=dashes, linewidth=1.6)
-            axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+            if len(values) >= FEWEST:
+                axis.fill_between(steps, *interval(values), color=color, alpha=0.15, linewidth=0)
+            elif len(values) > 1:
+                axis.plot(steps, values.T, color=color, linestyle=dashes, linewidth=0.5, alpha=0.6)
             ends[axis, label] = middle[-len(middle) // 10:].mean(), color, dashes
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -98,7 +101,8 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis in axes.flat[len(panels):]:
         axis.remove()
     seeds = max(len(values) for _, values in curves.values())
-    title = f"interquartile mean, up to {seeds} seeds, 95 % interval" if seeds > 1 else "one seed"
+    title = f"interquartile mean, up to {seeds} seeds" if seeds > 1 else "one seed"
+    title += ", 95 % interval" if seeds >= FEWEST else ", which are the thin lines" if seeds > 1 else ""
     figure.suptitle(f"{suite}: {title}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
@@ -123,12 +127,11 @@ def report(suite: str, runs: list[dict], curves: dict) -> str:
     for label in dict.fromkeys(row["label"] for row in runs):
         mine = [row for row in runs if row["label"] == label]
         means = np.array([float(row["eval mean"]) for row in mine])
-        low, high = interval(means)
+        ends = "{:.1f} to {:.1f}".format(*interval(means)) if len(means) >= FEWEST else ""
         seconds = [float(row["wall seconds"]) for row in mine if row["wall seconds"]]
-        asked = re.search(r"--total-timesteps (\d+)", mine[0]["command"])
-        total = int(asked[1]) if asked else curves[label][0][-1] if label in curves else ""
-        rows.append([label, len(mine), f"{total:,}" if total else "",
-                     f"{iqm(means):.1f}", f"{low:.1f} to {high:.1f}" if len(mine) > 1 else "",
+        asked = re.findall(r"--total-timesteps (\d+)", mine[0]["command"])  # the last one counts
+        total = int(asked[-1]) if asked else curves[label][0][-1] if label in curves else ""
+        rows.append([label, len(mine), f"{total:,}" if total else "", f"{iqm(means):.1f}", ends,
                      f"{means.min():.1f}", f"{np.median(seconds):.0f}" if seconds else ""])
         rows[-1] += [first_above(curves.get(label), level) for level in levels]
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))

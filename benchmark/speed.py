@@ -169,11 +169,10 @@ def main() -> None:
             for side in ("ours", "theirs")[::1 if round_number % 2 else -1]:
                 found[name][side].append(measure(name, side))
             row = summary(name, found[name])
+            rows = {stored["row"]: stored for stored in read(options.out)} | {name: row}
+            write(options.out, [rows[name] for name in ROWS if name in rows])
             print(f"round {round_number}, {name}: {row['ours']} and {row['theirs']} transitions/s, ratio"
                   f" {row['ratio']} ({row['lowest']} to {row['highest']})", flush=True)
-        rows = {row["row"]: row for row in read(options.out) if row["row"] in ROWS}
-        rows |= {name: summary(name, found[name]) for name in names}
-        write(options.out, [rows[name] for name in ROWS if name in rows])
 
 
 if __name__ == "__main__":

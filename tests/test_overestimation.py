@@ -54,6 +54,6 @@ def test_measuring_changes_nothing(tmp_path):
     folder = train(dqn, tmp_path, seed=3, **SMALL)
     q_net = dqn.QNetwork((4,), 2)
     q_net.load_state_dict(torch.load(run_folder(tmp_path) / "model.pt", weights_only=True)["q_net"])
-    estimate, realised = overestimation.values(q_net, "CartPole-v1", 3 + 300, 0.99)
+    estimate, realised = overestimation.values(q_net, "CartPole-v1", dqn.reset_seed(3, 300), 0.99)
     assert folder == run_folder(tmp_path)
     assert (row["estimate"], row["realised"]) == (f"{estimate:.4f}", f"{realised:.4f}")
