@@ -127,7 +127,7 @@ def test_refused(script, flags, words, tmp_path):
     refused(call(script, *SMALL[script], *flags.split(), cwd=tmp_path, status=None), tmp_path, *words)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ["dqn", "ppo", "sac"])  # the others share the text
 def test_refused_as_its_users_see_it(script, tmp_path):
     """In a process of its own nothing else comes on standard error, such as a library's warning."""
     refused(run(script, "--env-id", "PongNoFrameskip-v4", cwd=tmp_path, status=None), tmp_path, "ALE/Pong-v5")
@@ -151,8 +151,9 @@ def test_device_that_is_not_there(script, device, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("script", [script for script in REPLAY if script in PIXELS])
-def test_buffer_larger_than_memory(script, tmp_path):
+def test_buffer_larger_than_memory(script, tmp_path, monkeypatch):
     """100 million frames of 84 x 84 bytes; the size is in the message, and nothing is allocated."""
+    limit_memory(monkeypatch, 64e9)
     flags = [*PONG, "--buffer-size", "100000000"]
     result = call(script, *SMALL[script], *flags, cwd=tmp_path, status=None)
     refused(result, tmp_path, "--buffer-size", "GB")
@@ -286,7 +287,7 @@ def test_a_malicious_file_would_run_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize("flags, words", [
     ("--resume {}/model.pt", ["model.pt", "checkpoint.pt"]),
     ("--resume {0}/checkpoint.pt --evaluate {0}/checkpoint.pt", ["--resume", "--evaluate"]),
-    ("--resume {}/checkpoint.pt --num-envs 5", ["--num-envs", "5"]),
+    ("--resume {}/checkpoint.pt --num-envs 5", ["--num-envs", "checkpoint"]),
     ("--resume {}/checkpoint.pt --env-id Acrobot-v1", ["--env-id"]),
     ("--evaluate {}/checkpoint.pt --env-id Acrobot-v1", ["--env-id"]),
 ])
@@ -294,8 +295,7 @@ def test_what_a_checkpoint_cannot_do(good, flags, words, tmp_path):
     script, run_of_it = good
     before = {path: path.read_bytes() for path in run_of_it.iterdir()}
     result = call(script, *flags.format(run_of_it, run_of_it).split(), cwd=tmp_path, status=None)
-    refused(result, tmp_path, *words[:1])
-    assert any(word in result.err for word in words)
+    refused(result, tmp_path, *words)
     assert before == {path: path.read_bytes() for path in run_of_it.iterdir()}
 
 

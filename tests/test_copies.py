@@ -7,7 +7,7 @@ import tokenize
 import tomllib
 
 import pytest
-from common import BUDGET, CAP, PARENT, ROOT, SCRIPTS
+from common import BUDGET, CAP, PARENT, ROOT, SCRIPTS, load
 
 TEXT = {name: (ROOT / f"{name}.py").read_text() for name in SCRIPTS}
 MARK = re.compile(r"\s*# changed from (\w+)\.py: \S.*")
@@ -373,3 +373,12 @@ def test_checkers_of_length_order_and_purity_catch():
         assert impurities(changed, "td_loss") and changed != text
     assert diff_size(text, text.replace("gamma", "g")) == 2 * sum("gamma" in line for line in code(text)) > 0
     assert diff_size(text, text.replace("# act", "# acts") + "\n# end\n") == 0
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_argument_is_used(name):
+    """Elsewhere than in check, which only refuses; but for device, which check returns."""
+    blocks = [block for block in ast.parse(TEXT[name]).body if getattr(block, "name", "") != "check"]
+    used = {node.attr for block in blocks for node in ast.walk(block) if isinstance(node, ast.Attribute)
+            and getattr(node.value, "id", getattr(node.value, "attr", "")) == "args"}
+    assert set(load(name).Args.__dataclass_fields__) - used <= {"device"}

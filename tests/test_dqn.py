@@ -550,6 +550,7 @@ def test_target_network_is_a_copy_made_on_time(tmp_path, monkeypatch):
     train(dqn, tmp_path, total_timesteps=140, learning_starts=20, train_frequency=1,
           target_network_frequency=30, batch_size=8, buffer_size=100, eval_episodes=1)
     assert len(seen) == 120  # the update of transition 21 is the first
+    assert torch.equal(*seen[0])  # Algorithm 1: they begin alike
     for i in range(1, len(seen)):
         q_net, target_net = seen[i]
         assert not torch.equal(q_net, seen[i - 1][0])

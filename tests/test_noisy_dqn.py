@@ -165,6 +165,7 @@ def test_noise_is_new_for_every_action_and_update(form, tmp_path, monkeypatch):
     td_loss, greedy, seen, noisy = noisy_dqn.td_loss, noisy_dqn.greedy, [], []
 
     def watched_td_loss(batch, q_net, target_net):
+        assert q_net.head[0].noise == target_net.head[2].noise == form
         seen.extend(zip(noise_of(q_net), noise_of(target_net), strict=True))
         return td_loss(batch, q_net, target_net)
 

@@ -199,8 +199,8 @@ def test_td_loss_by_hand():
 
 
 def test_priorities_and_beta_in_training(tmp_path, monkeypatch):
-    """Each batch gives its own, unweighted errors back before the next is drawn; beta is .4 + .6 * step / 200
-    (.7 at half way, 1 at the end)."""
+    """Each batch gives its own, unweighted errors back before the next is drawn; beta is .5 + .5 * step / 200
+    (.75 at half way, 1 at the end). All with the numbers that were asked for."""
     buffer_class, td_loss, seen = per_dqn.ReplayBuffer, per_dqn.td_loss, []
     sample, update = buffer_class.sample, buffer_class.update_priorities
 
@@ -217,7 +217,7 @@ def test_priorities_and_beta_in_training(tmp_path, monkeypatch):
         return loss, td_error
 
     def watched_update(self, index, td_error, alpha, eps):
-        assert (alpha, eps) == (0.6, 1e-6)
+        assert (alpha, eps) == (0.7, 1e-3)
         update(self, index, td_error, alpha, eps)
         seen[-1] += [index, self.priority.reshape(-1)[index], self.highest.item()]
 
@@ -225,15 +225,16 @@ def test_priorities_and_beta_in_training(tmp_path, monkeypatch):
     monkeypatch.setattr(buffer_class, "update_priorities", watched_update)
     monkeypatch.setattr(per_dqn, "td_loss", watched_td_loss)
     train(per_dqn, tmp_path, total_timesteps=200, learning_starts=20, batch_size=16, buffer_size=100,
-          train_frequency=1, eval_episodes=1, n_step=2, learning_rate=1e-2)
+          train_frequency=1, eval_episodes=1, n_step=2, learning_rate=1e-2, per_alpha=0.7, per_beta=0.5,
+          per_eps=1e-3)
     highest = 1.0
     assert len(seen) == 180 and min(part[2].min() for part in seen) < 0.7
     for i, (beta, index, _, error, updated, priority, at_most) in enumerate(seen):
-        assert beta == pytest.approx(0.4 + 0.6 * (i + 21) / 200) and np.array_equal(index, updated)
-        assert priority == pytest.approx((error + 1e-6) ** 0.6, abs=1e-3)
+        assert beta == pytest.approx(0.5 + 0.5 * (i + 21) / 200) and np.array_equal(index, updated)
+        assert priority == pytest.approx((error + 1e-3) ** 0.7, abs=1e-3)
         highest = max(highest, priority.max())
         assert at_most == highest
-    assert seen[79][0] == pytest.approx(0.7) and seen[179][0] == 1
+    assert seen[79][0] == pytest.approx(0.75) and seen[179][0] == 1
 
 
 # ---- with the rest of the buffer

@@ -155,7 +155,7 @@ def test_a_signal_saves_and_says_how_to_go_on(script, tmp_path):
         assert again.out.splitlines() == result.out.splitlines()[-1:]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", ["dqn", "reinforce", "ppo", "sac"])  # as SIGTERM, which all are sent above
 def test_ctrl_c(script, tmp_path):
     process = start(script, *flags_of(script, "0", "1000000"), cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob("runs/*/events*")), process)
@@ -167,14 +167,15 @@ def test_ctrl_c(script, tmp_path):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_nan_stops_the_run_and_spares_the_checkpoint(script, tmp_path):
-    """The reward is NaN from the 700th step on; there is a checkpoint at about 500. All before is logged."""
-    flags = "--num-envs 1 --total-timesteps 1500 --checkpoint-frequency 500".split()
+    """The reward is NaN from the 700th step on: the checkpoint of about 400 stays, and at about 800 none is
+    written, though losses are logged every 1000. All before is logged."""
+    flags = "--num-envs 1 --total-timesteps 1500 --checkpoint-frequency 400".split()
     flags = [*SMALL[script], "--env-id", probe(script, "NaNReward"), *flags]
     result = end(start(script, *flags, cwd=tmp_path), status=1)
     assert re.search(r"^\S+ is not finite at step \d+", result.err) and len(result.err.splitlines()) == 1
     assert not EVAL.search(result.out)
     state = checkpoint(run_folder(tmp_path) / "checkpoint.pt")
-    assert 500 <= state["step"] < 700
+    assert 400 <= state["step"] < 700
     assert [step for step, _ in events(run_folder(tmp_path))["charts/episodic_return"] if 650 <= step < 700]
     tensors = [part for name, net in state.items() if isinstance(net, dict) for part in net.values()
                if hasattr(part, "isfinite")]

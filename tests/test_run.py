@@ -107,6 +107,44 @@ def test_log(script, tmp_path, capsys):
         run.writer.close()
 
 
+def watch(monkeypatch, module, name) -> list:
+    """What the function returns from now on, and the arguments: (returned, *arguments)."""
+    original, seen = getattr(module, name), []
+    monkeypatch.setattr(module, name, lambda *args: seen.append((original(*args), *args)) or seen[-1][0])
+    return seen
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_logged_losses_are_those_of_the_last_update(script, tmp_path, monkeypatch):
+    """Or of the last batch of episodes, summed as their gradients are."""
+    module, kind = load(script), {"a2c": "a2c_loss", "ppo": "ppo_loss", "reinforce": "reinforce_loss",
+                                  "vpg": "vpg_loss", "sac": "critic_loss"}.get(script, "td_loss")
+    seen, more = watch(monkeypatch, module, kind), []
+    if script in ("vpg", "sac"):
+        more = watch(monkeypatch, module, "value_loss" if script == "vpg" else "policy_loss")
+    env = {"env_id": "Pendulum-v1"} if script == "sac" else {}
+    fields = {"total_timesteps": 1, "eval_episodes": 1} if script in EPISODIC else small(script)
+    tags = events(train(module, tmp_path, **env, **fields))
+    last = seen[-1][0]
+    if script in VALUE:
+        want = {"td_loss": last[0], "td_error": last[1].abs().mean()}
+    elif script == "reinforce":
+        want = {"policy_loss": sum(loss for loss, *_ in seen) / len(seen)}
+    elif script == "vpg":
+        want = {"loss": sum(loss for loss, *_ in seen) / len(seen),
+                "entropy": sum(entropy.mean() for _, _, _, entropy, *_ in seen) / len(seen),
+                "value_loss": more[-1][0]}
+    elif script == "sac":
+        want = {"critic_loss": last, "policy_loss": more[-1][0], "entropy": -more[-1][1].mean(),
+                "alpha": more[-1][3]}
+    else:
+        want = last[1]
+        assert want["policy_loss"] != want["value_loss"]
+    assert {tag.partition("/")[2] for tag in tags if tag.startswith("losses/")} == set(want)
+    for name, value in want.items():
+        assert tags[f"losses/{name}"][-1][1] == pytest.approx(value.item(), rel=1e-5), name
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_stopped_run_saves_and_films_nothing(script, tmp_path, monkeypatch):
     """Who pressed Ctrl-C waits for no film."""

@@ -1,6 +1,10 @@
 """Every script runs: vectors and pixels, each flag that changes a branch; and what a run leaves behind."""
 import dataclasses
+import os
 import re
+import shutil
+import subprocess
+import sys
 
 import gymnasium as gym
 import pytest
@@ -17,6 +21,7 @@ from common import (
     SCRIPTS,
     SMALL,
     VALUE,
+    as_it_was,
     call,
     checkpoint,
     differences,
@@ -24,7 +29,6 @@ from common import (
     events,
     load,
     probe,
-    run,
     run_folder,
     start,
     takes,
@@ -61,14 +65,20 @@ def evaluation(out: str) -> tuple[float, float, int]:
 
 @pytest.fixture(scope="module", params=SCRIPTS)
 def small(request, tmp_path_factory):
-    """A small run in a process of its own: (script, its folder, its standard output)."""
-    cwd = tmp_path_factory.mktemp(request.param)
-    return request.param, cwd, run(request.param, *SMALL[request.param], cwd=cwd).out
+    """A small run of a copy of the script in a folder of its own: (script, the folder, its standard output).
+    -I: neither that folder nor PYTHONPATH is searched, so that no sibling can be imported."""
+    script, cwd = request.param, tmp_path_factory.mktemp(request.param)
+    shutil.copy(ROOT / f"{script}.py", cwd)
+    process = subprocess.run([sys.executable, "-I", f"{script}.py", *SMALL[script]], cwd=cwd, text=True,
+                             capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert process.returncode == 0, process.stderr
+    return script, cwd, process.stdout
 
 
 def test_a_run_and_what_it_leaves(small):
     script, cwd, out = small
     assert evaluation(out)[2] == 2
+    assert {path.name for path in cwd.iterdir()} == {f"{script}.py", "runs"}
     folder = run_folder(cwd)
     assert re.fullmatch(rf"[\w-]+__{script}__1__\d+", folder.name)
     kinds = sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir())
@@ -77,6 +87,8 @@ def test_a_run_and_what_it_leaves(small):
     assert {"charts/episodic_return", "charts/episodic_length"} <= set(tags)
     assert any(tag.startswith("losses/") for tag in tags)
     state = checkpoint(folder / "checkpoint.pt")
+    if script in REPLAY:  # 200 that can be drawn, and the newest
+        assert len(state["buffer"]["reward"]) == 201
     assert state["step"] >= 300 and state["args"]["eval_episodes"] == 2 and "buffer" not in checkpoint(
         folder / "model.pt")
 
@@ -106,7 +118,12 @@ def test_flags(script, flags, tmp_path):
 def test_threads(script, given, threads, tmp_path, monkeypatch):
     """One for vectors, if not told otherwise."""
     asked = []
-    monkeypatch.setattr("torch.set_num_threads", asked.append)
+
+    def stop(number):
+        asked.append(number)
+        if len(asked) == 1:  # and not when they are set back
+            sys.exit()
+    monkeypatch.setattr("torch.set_num_threads", stop)
     call(script, *SMALL[script], "--num-threads", given, cwd=tmp_path)
     assert asked[0] == threads
 
@@ -124,21 +141,23 @@ def test_help_shows_docstring_and_every_flag(script, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_importing_runs_nothing(script, tmp_path):
-    (tmp_path / f"{script}.py").write_text((ROOT / f"{script}.py").read_text())
-    (tmp_path / "main.py").write_text(f"import sys; sys.dont_write_bytecode = True; import {script}")
+def test_importing_runs_nothing(tmp_path):
+    for script in SCRIPTS:
+        shutil.copy(ROOT / f"{script}.py", tmp_path)
+    lines = ["import sys", "sys.dont_write_bytecode = True", *(f"import {script}" for script in SCRIPTS)]
+    (tmp_path / "main.py").write_text("\n".join(lines))
     result = end(start("main", "--no-such-flag", cwd=tmp_path, path=tmp_path / "main.py"))
     assert result.out + result.err == ""
-    assert {path.name for path in tmp_path.iterdir()} == {f"{script}.py", "main.py"}
+    assert {path.stem for path in tmp_path.iterdir()} == {*SCRIPTS, "main"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_runs_in_one_second_have_folders_of_their_own(script, tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1234.0 + 1e-3 * next(ticks))
-    ticks = iter(range(10**9))
-    for _ in range(3):
-        call(script, *SMALL[script], cwd=tmp_path)
+    ticks, module = iter(range(10**9)), load(script)
+    with as_it_was(tmp_path):
+        for _ in range(3):
+            module.Run(module.Args(), {}).writer.close()
     assert len(list(tmp_path.glob("runs/*__1234*"))) == 3
 
 
@@ -206,7 +225,7 @@ def test_float64_is_cast_without_a_word(script, tmp_path):
 
 @pytest.mark.parametrize("script", VALUE)
 def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
-    """While td_loss is not at work, no output of a network has a gradient."""
+    """While td_loss is not at work, no output of a network has a gradient. Batches are as large as asked."""
     module, learning, outputs = load(script), [], []
     forward, td_loss = module.QNetwork.forward, module.td_loss
 
@@ -216,6 +235,7 @@ def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
         return output
 
     def watched_td_loss(*args):
+        assert len(args[0].obs) == 8
         learning.append(1)
         result = td_loss(*args)
         learning.pop()
