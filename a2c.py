@@ -62,14 +62,14 @@ class Args:
     num_steps: int = 5  # T, steps of each environment in a rollout (1: learning at every step)
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: to nothing)
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: gradients become zero)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     ent_coef: float = 0.01  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
+    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
     eval_episodes: int = 10  # played greedily at the end
     checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint

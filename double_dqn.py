@@ -68,7 +68,7 @@ class Args:
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
+    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
     eval_episodes: int = 10  # played greedily at the end
     checkpoint_frequency: int = 100_000  # between checkpoints, which cut episodes (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint

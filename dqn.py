@@ -17,9 +17,9 @@ Where: Algorithm 1 -> train; target y_j and squared error -> td_loss; replay mem
     --n-step n: y = sum of gamma^i r_i, i < k, + gamma^k * (1 - terminated) * max_a Q(s_k, a; theta^-), where
                 k = n, or fewer steps if the episode ends or reaches its time limit first
 
-Departs: the paper clips the error term to [-1, 1]; Adam for RMSProp; a time limit is no end, its target
-    bootstraps; epsilon falls from the first transition on; the target period counts transitions, not updates;
-    a lost life is no end; greedy evaluation; for vectors an MLP of 120 and 84 units; defaults for CartPole.
+Departs: the error term is not clipped to [-1, 1]; Adam in place of RMSProp; a time limit is no end, its
+    target bootstraps; epsilon falls from the first transition on; the target period counts transitions, not
+    updates; a lost life is no end; greedy evaluation; for vectors an MLP of 120 and 84 units; our defaults.
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -72,7 +72,7 @@ class Args:
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
+    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
     eval_episodes: int = 10  # played greedily at the end
     checkpoint_frequency: int = 100_000  # between checkpoints, which cut episodes (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint

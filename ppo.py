@@ -20,9 +20,9 @@ Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
 Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
-    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5, as usual code has it; --anneal-lr, but
-    a constant eps; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; Box actions clipped, not
-    scaled; for pixels the network of Mnih et al. 2015; orthogonal initialisation; defaults for CartPole.
+    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5; the learning rate falls to 0
+    (--anneal-lr), the clip range stays; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; Box
+    actions clipped; for pixels the network of Mnih et al. 2015; orthogonal initialisation; our defaults.
 Run:
     python ppo.py
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
@@ -72,7 +72,7 @@ class Args:
     target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: never)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: to nothing)
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: gradients become zero)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
     # changed from a2c.py: less exploration is needed
@@ -80,7 +80,7 @@ class Args:
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, as many as torch likes for pixels)
+    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
     eval_episodes: int = 10  # played greedily at the end
     checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint

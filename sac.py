@@ -5,7 +5,7 @@
 #   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
 #   "opencv-python-headless==5.0.0.93"]
 # ///
-"""SAC: soft actor-critic, off-policy learning of a stochastic policy that is paid for its entropy.
+"""SAC: soft actor-critic, off-policy learning of a stochastic policy, rewarded for its entropy as well.
 
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905, 2018.
 Adds: nothing, it is a root of its own; the plumbing that it shares with dqn.py is the same text.
@@ -21,7 +21,7 @@ Where: Algorithm 1 -> train; soft target in Eq. (5) -> soft_target; J_Q, Eq. (5)
 Scale: policy, critics and replay know actions in [-1, 1] only; `scale` takes them to the bounds on the way to
     the environment. So log pi has no term of the bounds, and H means the same whatever they are.
 Departs: uniformly random actions until learning-starts; log sigma is clamped to [-20, 2]; a time limit is no
-    end, its target bootstraps; alpha starts at 0.2. The defaults are Table 1's but for the steps: Pendulum's.
+    end, its target bootstraps; Adam steps log alpha, from log 0.2 on. Steps for Pendulum, else Table 1's.
 Run:
     python sac.py
     python sac.py --env-id InvertedPendulum-v5 --total-timesteps 30000

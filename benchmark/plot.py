@@ -8,6 +8,7 @@ Writes the tables into the README between <!-- results --> and <!-- /results -->
 """
 import argparse
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -22,8 +23,10 @@ from matplotlib import pyplot as plt  # noqa: E402
 STYLES = [("black", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":"), ("#cc79a7", (0, (8, 2))),
           ("#777777", (0, (3, 1, 1, 1, 1, 1)))]  # told apart by their dashes where there is no colour
 LABELS = {suite: [label for label, *_ in curves] for suite, curves in SUITES.items()}
+FAMILIES = [["dqn", child] for child in VALUE[1:]] + [list(pair) for pair in pairwise(POLICY)]  # and parents
 PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curves share a panel
-    "cartpole": [list(VALUE), list(POLICY)], "acrobot": [list(VALUE), list(POLICY)],
+    "cartpole": FAMILIES, "acrobot": FAMILIES,
+    "pendulum": [list(POLICY), ["sac"]], "inverted-pendulum": [list(POLICY), ["sac"]],
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
 FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
@@ -72,8 +75,8 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     panels = [panel for panel in panels if panel]
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(5 * columns, 3 * rows), sharey=True, squeeze=False,
-                                layout="constrained")
+    size = (4 * columns, 2.4 * rows) if columns > 2 else (5 * columns, 3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
     ends = {}
     for axis, panel in zip(axes.flat, panels, strict=False):
         for label, (color, dashes) in zip(panel, STYLES, strict=False):
@@ -88,7 +91,8 @@ def draw(suite: str, curves: dict, path: Path) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step else "0")
-        axis.set(xlabel="transitions", ylabel="training return" if axis in axes[:, 0] else "")
+        axis.set(xlabel="transitions", ylabel="return in training" if axis in axes[:, 0] else "")
+    counts = {len(values) for _, values in curves.values()}  # of seeds
     bottom, top = axes[0, 0].get_ylim()
     for axis, panel in zip(axes.flat, panels, strict=False):
         panel = sorted(panel, key=lambda label: ends[axis, label][0])
@@ -97,12 +101,12 @@ def draw(suite: str, curves: dict, path: Path) -> None:
             _, color, dashes = ends[axis, label]
             axis.plot([1.02, 1.12], [place, place], color=color, linestyle=dashes, linewidth=1.6,
                       clip_on=False, transform=axis.transAxes)
-            axis.text(1.14, place, label, va="center", fontsize=9, transform=axis.transAxes)
+            name = label if len(counts) == 1 else f"{label} ({len(curves[label][1])})"
+            axis.text(1.14, place, name, va="center", fontsize=9, transform=axis.transAxes)
     for axis in axes.flat[len(panels):]:
         axis.remove()
-    seeds = max(len(values) for _, values in curves.values())
-    title = f"interquartile mean, up to {seeds} seeds" if seeds > 1 else "one seed"
-    title += ", 95 % interval" if seeds >= FEWEST else ", which are the thin lines" if seeds > 1 else ""
+    title = (f"interquartile mean of {max(counts)} seeds, 95 % interval" if min(counts) >= FEWEST else
+             "mean of the seeds (thin lines)" if max(counts) > 1 else "one seed")
     figure.suptitle(f"{suite}: {title}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
@@ -122,23 +126,22 @@ def first_above(curve: tuple | None, level: float) -> str:
 
 def report(suite: str, runs: list[dict], curves: dict) -> str:
     """Figure, table of the final evaluations, and how the runs were made."""
-    head = ["run", "seeds", "transitions", "evaluation", "95 % interval", "lowest", "seconds"]
+    head = ["run", "seeds", "transitions", "evaluation", "95 % interval", "lowest"]
     rows, levels = [], LEVELS.get(suite, [])
     for label in dict.fromkeys(row["label"] for row in runs):
         mine = [row for row in runs if row["label"] == label]
         means = np.array([float(row["eval mean"]) for row in mine])
         ends = "{:.1f} to {:.1f}".format(*interval(means)) if len(means) >= FEWEST else ""
-        seconds = [float(row["wall seconds"]) for row in mine if row["wall seconds"]]
         asked = re.findall(r"--total-timesteps (\d+)", mine[0]["command"])  # the last one counts
         total = int(asked[-1]) if asked else curves[label][0][-1] if label in curves else ""
         rows.append([label, len(mine), f"{total:,}" if total else "", f"{iqm(means):.1f}", ends,
-                     f"{means.min():.1f}", f"{np.median(seconds):.0f}" if seconds else ""])
+                     f"{means.min():.1f}"])
         rows[-1] += [first_above(curves.get(label), level) for level in levels]
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
             for name in ("environment", "machine", "versions", "commit")}
     return (f"**{suite}** on {made['environment']}: `python benchmark/learning.py --suite {suite}`\n\n"
             f"![{suite}](benchmark/figures/{suite}.png)\n\n"
-            f"{table(head + [f'above {level} from' for level in levels], rows)}\n\n"
+            f"{table(head + [f'first above {level} at' for level in levels], rows)}\n\n"
             f"Each run's command: [runs.csv](benchmark/results/{suite}/runs.csv). Machine: {made['machine']}."
             f" Versions: {made['versions']}. Commits of the scripts: {made['commit']}.\n")
 
@@ -172,7 +175,10 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=ROOT / "benchmark" / "figures")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     options = parser.parse_args()
-    texts = ["`evaluation` is the interquartile mean over seeds of the means that runs print at their end.\n"]
+    texts = ["`evaluation` is the interquartile mean over seeds (of fewer than four: the mean) of what runs\n"
+             "print at their end, the mean return of ten episodes of the greedy policy. A point of a curve\n"
+             "is the mean return of the episodes that ended in 1 % of a run's transitions, while the policy\n"
+             "explored.\n"]
     for suite in SUITES:
         if (options.results / suite / "runs.csv").exists():
             runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))

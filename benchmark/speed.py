@@ -30,8 +30,9 @@ DQN = "--gamma 0.99 --learning-rate 2.5e-4 --buffer-size 10000 --batch-size 128 
 EPSILON = "--exploration-fraction 0.5"  # noisy_dqn has none
 SB3_DQN = "learning_rate=2.5e-4, buffer_size=10000, batch_size=128, train_freq=10, learning_starts=10000," \
           " target_update_interval=500, exploration_fraction=0.5, policy_kwargs={'net_arch': [120, 84]}"
-PPO = "--no-clip-vloss --ent-coef 0 --learning-rate 3e-4 --no-anneal-lr"
-PONG = "--env-id ALE/Pong-v5 --gamma 0.99 --learning-rate 1e-4 --batch-size 32 --train-frequency 4"
+PPO = "--gamma 0.99 --gae-lambda 0.95 --no-clip-vloss --ent-coef 0 --learning-rate 3e-4 --no-anneal-lr"
+PONG = "--env-id ALE/Pong-v5 --gamma 0.99 --learning-rate 1e-4 --batch-size 32 --train-frequency 4" \
+       " --exploration-fraction 0.1"
 SB3_PONG = "VecFrameStack(make_atari_env('ALE/Pong-v5', {}, env_kwargs={{'frameskip': 1," \
            " 'repeat_action_probability': 0}}), 4)"
 SB3_IMPORTS = "import ale_py; from stable_baselines3 import *;" \
