@@ -58,8 +58,10 @@ gym.register("EqualActions-v0", EqualActions)
 
 def values(q_net: torch.nn.Module, env_id: str, seed: int, gamma: float, num_envs: int = 10) -> tuple:
     """Mean estimate and mean realised value of the states that the greedy policy visits."""
-    envs = SyncVectorEnv([lambda: gym.make(env_id, max_episode_steps=STEPS)] * num_envs,
-                         autoreset_mode=AutoresetMode.SAME_STEP)
+    def make_env():
+        return gym.make(env_id, max_episode_steps=STEPS, disable_env_checker=True)
+
+    envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
     obs, _ = envs.reset(seed=2**30 + seed)
     going, rows = np.ones(num_envs, bool), []
     while going.any():

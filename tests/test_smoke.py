@@ -269,7 +269,7 @@ def test_pixels(script, tmp_path):
 
 def test_the_environments_of_the_tests_are_sound():
     for name in "Probe1", "Probe6", "Limit", "Start5":
-        env = gym.make(f"probes:{name}-v0")
+        env = gym.make(f"probes:{name}-v0", disable_env_checker=True)
         env.reset(seed=0)
         for i in range(1, 20):
             _, _, terminated, truncated, _ = env.step(env.action_space.sample())
