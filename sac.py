@@ -21,7 +21,7 @@ Where: Algorithm 1 -> train; soft target in Eq. (5) -> soft_target; J_Q, Eq. (5)
 Scale: policy, critics and replay know actions in [-1, 1] only; `scale` takes them to the bounds on the way to
     the environment. So log pi has no term of the bounds, and H means the same whatever they are.
 Departs: uniformly random actions until learning-starts; log sigma is clamped to [-20, 2]; a time limit is no
-    end, its target bootstraps; Adam steps log alpha, from log 0.2 on. Steps for Pendulum, else Table 1's.
+    end, its target bootstraps; Adam steps log alpha, from log 0.2. Defaults: Table 1's, budget: Pendulum's.
 Run:
     python sac.py
     python sac.py --env-id InvertedPendulum-v5 --total-timesteps 30000

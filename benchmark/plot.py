@@ -23,7 +23,8 @@ from matplotlib import pyplot as plt  # noqa: E402
 STYLES = [("black", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":"), ("#cc79a7", (0, (8, 2))),
           ("#777777", (0, (3, 1, 1, 1, 1, 1)))]  # told apart by their dashes where there is no colour
 LABELS = {suite: [label for label, *_ in curves] for suite, curves in SUITES.items()}
-FAMILIES = [["dqn", child] for child in VALUE[1:]] + [list(pair) for pair in pairwise(POLICY)]  # and parents
+# each child beside its parent
+FAMILIES = [["dqn", child] for child in VALUE[1:]] + [list(pair) for pair in pairwise(POLICY)]
 PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curves share a panel
     "cartpole": FAMILIES, "acrobot": FAMILIES,
     "pendulum": [list(POLICY), ["sac"]], "inverted-pendulum": [list(POLICY), ["sac"]],
@@ -72,7 +73,8 @@ def spread(heights: list[float], gap: float = 0.085, top: float = 1.0) -> list[f
 def draw(suite: str, curves: dict, path: Path) -> None:
     """A panel per group of the curves that are there, each named beside its end, with its dashes."""
     panels = [[label for label in panel if label in curves] for panel in PANELS[suite]]
-    panels = [panel for panel in panels if panel]
+    panels = [panel for i, panel in enumerate(panels)  # none twice, where some curves are not there
+              if panel and not any(set(panel) <= set(other) for other in panels[:i])]
     columns = min(len(panels), 3 if len(panels) > 4 else 2)
     rows = -(-len(panels) // columns)
     size = (4 * columns, 2.4 * rows) if columns > 2 else (5 * columns, 3 * rows)
