@@ -11,16 +11,16 @@ Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXi
     synchronous form, named in Schulman et al. 2017, section 6.2, steps all environments together.
 Adds: to vpg.py the bootstrap: rollouts of --num-steps replace whole episodes, V(s) stands for the rest of
     the return, and one step of one optimizer trains policy and critic.
-Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
-    bonus of section 4 (unnumbered), which it leaves out -> a2c_loss
+Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients -> a2c_loss, with the
+    entropy bonus of section 4 (unnumbered), which Algorithm S3 leaves out
 
-    R_t  = r_t + gamma * R_{t+1} inside the rollout; at its end R_{t+1} = V(s_{t+1}), at a time limit also,
-           at a terminal state 0
-    loss = mean of [-(R_t - V(s_t)) log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
+    R_t  = r_t + gamma * R_{t+1}; where the rollout or a time limit cuts it, R_{t+1} = V(s_{t+1}); at a
+           terminal state R_{t+1} = 0;  A_t = R_t - V(s_t);  no gradient goes through R_t and A_t
+    loss = mean of [-A_t log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
 
-Departs: synchronous, so no thread lags behind; the mean over a rollout, where the threads add up; a value
-    loss with 1/2 and --vf-coef; the gradient's norm is clipped; a time limit bootstraps; torch's RMSprop has
-    eps outside of the root, the usual code inside; constant learning rate; for pixels the network of Mnih et
+Departs: synchronous, so no thread lags behind; the mean over a rollout, where a thread sums over t; a value
+    loss with 1/2 and --vf-coef; the gradient's norm is clipped; a time limit bootstraps; torch's RMSprop adds
+    eps after the root, the usual code before it; constant learning rate; for pixels the network of Mnih et
     al. 2015, shared by policy and critic, for vectors two MLPs; orthogonal initialisation; --norm-obs and
     --norm-reward are for continuous control, whose actions are clipped, not scaled; defaults for CartPole.
 Run:
@@ -30,7 +30,6 @@ Run:
 """
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -55,7 +54,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    # changed from vpg.py: rollouts in place of episodes, one optimizer, normalisers
+    # changed from vpg.py: rollouts in place of episodes, one optimizer, and normalisers, not the paper's
     total_timesteps: int = 300_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 7e-4  # of RMSprop
     num_envs: int = 8  # N, parallel environments
@@ -94,7 +93,7 @@ class Categorical(NamedTuple):
     def sample(self) -> torch.Tensor:
         """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
         are largest at a draw from their softmax: many times faster than torch.distributions."""
-        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
+        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # drawn on the CPU
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
@@ -135,7 +134,7 @@ class Normal(NamedTuple):
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
-    """The layer with orthogonal weights and no bias."""
+    """The layer with orthogonal weights and zero bias."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
@@ -172,7 +171,7 @@ class Policy(nn.Module):
         if self.box:
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
-        elif self.multi:  # as many logits for each of the K, some never chosen
+        elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
             sizes = torch.from_numpy(action_space.nvec)  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -188,7 +187,7 @@ class Policy(nn.Module):
         if self.box:
             return Normal(out, self.log_std)
         if self.multi:
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
         return Categorical(out)
 
 
@@ -205,7 +204,7 @@ class Critic(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels all layers but the last are one."""
+    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels they share all layers but the last."""
 
     def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
         super().__init__()
@@ -270,10 +269,10 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 @torch.no_grad()
 def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
     """V of the true next observations (T, N): the next row of `value`, unless the episode or rollout ends."""
-    alone = batch.terminated + batch.truncated > 0  # (T, N)
-    alone[-1] = True  # (N,)
+    cut = batch.terminated + batch.truncated > 0  # (T, N)
+    cut[-1] = True  # (N,)
     next_value = value.roll(-1, dims=0)  # (T, N)
-    next_value[alone] = critic(batch.next_obs[alone])  # (number of ends,)
+    next_value[cut] = critic(batch.next_obs[cut])  # (number of ends,)
     return next_value
 
 
@@ -300,8 +299,9 @@ def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """The action as the environment takes it: within its bounds, or counted from its start."""
-    return np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    """The action as the environment takes it: within its bounds, or counted from its start; of its dtype."""
+    action = np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    return action.astype(space.dtype)
 
 
 def fail(message: str) -> NoReturn:
@@ -321,17 +321,15 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
             # a copy: an environment that reuses its array would write over the episode's last observation
             return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
-        env = gym.make(env_id, frameskip=1, **shown, **sticky)
+        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
-        if atari:
-            import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
@@ -359,14 +357,14 @@ def reset_seed(seed: int, step: int) -> int:
 
 def evaluate(args, policy, film: Path | None = None) -> None:
     """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or play and film a single one."""
+    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
     render_mode = "rgb_array" if film else None
     num_envs = 1 if film else args.eval_episodes
     envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
     obs, _ = envs.reset(seed=2**30 + args.seed)
     returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any():
-        if film and len(frames) < 10_000:
+    while running.any() and len(frames) < 10_000:
+        if film:
             frames += envs.render()
         obs, reward, terminated, truncated, _ = envs.step(policy(obs))
         returns += reward * running
@@ -379,17 +377,17 @@ def evaluate(args, policy, film: Path | None = None) -> None:
         print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
 
 
-def due(step: int, num_envs: int, every: int) -> int:
-    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
-    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
 
 
 class Run:
     """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
 
     def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
-        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
         while not state and self.folder.exists():
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
@@ -541,16 +539,16 @@ def train(args: Args, state: dict | None = None) -> None:
     pixels = len(obs_shape) == 3
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
-    # changed from vpg.py: one network, and normalisers
+    # changed from vpg.py: policy and critic in one module, and normalisers
     net = ActorCritic(obs_shape, action_space).to(device)
     obs_norm, reward_norm = RunningNorm(obs_shape, args.norm_obs), RunningNorm((), args.norm_reward)
 
     def best(obs: np.ndarray) -> np.ndarray:
-        # changed from vpg.py: statistics of training, as they are
+        # changed from vpg.py: normalised by the statistics of training, which stay
         return to_env(greedy(net.policy, obs_norm.scale(obs), device), action_space)
 
     if args.evaluate:
-        # changed from vpg.py: one network, and normalisers
+        # changed from vpg.py: policy and critic in one module, and normalisers
         net.load_state_dict(state["net"])
         obs_norm.load_state_dict(state["obs_norm"])
         if args.capture_video:
@@ -564,7 +562,7 @@ def train(args: Args, state: dict | None = None) -> None:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         optimizer.param_groups[0]["lr"] = args.learning_rate
-        # changed from vpg.py: one learning rate, no mean of past returns; rollouts in place of episodes
+        # changed from vpg.py: one learning rate, no mean of past returns; then the size of rollouts
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
     step, save = run.first_step, True
@@ -572,7 +570,7 @@ def train(args: Args, state: dict | None = None) -> None:
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
         # changed from vpg.py: rollouts in place of episodes
-        if save:  # at the start, after a checkpoint and on resuming from one: the same from here on
+        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
             obs, _ = envs.reset(seed=reset_seed(args.seed, step))
             obs, reward_sum = obs_norm.scale(obs), np.zeros(args.num_envs)
         rows = []
@@ -587,13 +585,13 @@ def train(args: Args, state: dict | None = None) -> None:
             run.track(step, reward, ended)
             true_next = last_obs(next_obs, info, ended)
             reward = np.sign(reward) if clip_reward else reward
-            reward_sum = reward + args.gamma * reward_sum  # discounted, from the start of the episode
+            reward_sum = reward + args.gamma * reward_sum  # sum of gamma^(t - k) r_k, k <= t
             obs_norm.update(next_obs)
             reward_norm.update(reward_sum)
             next_obs, true_next = obs_norm.scale(next_obs), obs_norm.scale(true_next)
             reward, reward_sum = reward_norm.scale(reward, center=False), reward_sum * ~ended
 
-            # store
+            # store, the action as drawn: log_prob takes it unclipped
             rows.append((obs, action, *np.float32((reward, terminated, truncated)), true_next))
             obs = next_obs
 
@@ -614,17 +612,17 @@ def train(args: Args, state: dict | None = None) -> None:
         # log
         save = run.stop or step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency)
         if save or due(step, taken, 1000):
-            # changed from vpg.py: the parts of the loss, and both networks
+            # changed from vpg.py: the policy's loss without the entropy, and the weights of both
             run.log(step, {f"losses/{name}": value for name, value in info.items()}, net.state_dict())
 
         # save
         if save:
-            # changed from vpg.py: one network
+            # changed from vpg.py: policy and critic in one module
             run.save(step, {name: part.state_dict() for name, part in parts.items()}, best)
             if run.stop:
                 break
     envs.close()
-    # changed from vpg.py: one network
+    # changed from vpg.py: policy and critic in one module
     run.finish({"net": net.state_dict(), "obs_norm": obs_norm.state_dict()}, best)
 
 

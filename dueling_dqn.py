@@ -27,7 +27,6 @@ Run:
 import copy
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -229,17 +228,15 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
             # a copy: an environment that reuses its array would write over the episode's last observation
             return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
-        env = gym.make(env_id, frameskip=1, **shown, **sticky)
+        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
-        if atari:
-            import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
@@ -267,14 +264,14 @@ def reset_seed(seed: int, step: int) -> int:
 
 def evaluate(args, policy, film: Path | None = None) -> None:
     """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or play and film a single one."""
+    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
     render_mode = "rgb_array" if film else None
     num_envs = 1 if film else args.eval_episodes
     envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
     obs, _ = envs.reset(seed=2**30 + args.seed)
     returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any():
-        if film and len(frames) < 10_000:
+    while running.any() and len(frames) < 10_000:
+        if film:
             frames += envs.render()
         obs, reward, terminated, truncated, _ = envs.step(policy(obs))
         returns += reward * running
@@ -287,17 +284,17 @@ def evaluate(args, policy, film: Path | None = None) -> None:
         print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
 
 
-def due(step: int, num_envs: int, every: int) -> int:
-    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
-    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
 
 
 class Run:
     """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
 
     def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
-        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
         while not state and self.folder.exists():
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
@@ -474,7 +471,7 @@ def train(args: Args, state: dict | None = None) -> None:
     step, save, losses = run.first_step, True, {}
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
-        if save:  # at the start, after a checkpoint and on resuming from one: the same from here on
+        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
             obs, _ = envs.reset(seed=reset_seed(args.seed, step))
 
         # act

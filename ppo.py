@@ -15,14 +15,14 @@ Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_
     loss    = mean of [-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A) + vf_coef (V - R)^2 / 2 - ent_coef H]
     A_t     = sum of (gamma lam)^l delta_{t+l}, to the end of the episode or rollout;  R = A + V_old
     delta_t = r_t + gamma (1 - terminated) V(s_{t+1}) - V(s_t)
-    --num-steps 8 --num-envs 2 --num-minibatches 4 --update-epochs 2: rollouts of 16 transitions, 8 updates
+    --num-steps 8 --num-envs 2 --num-minibatches 4 --update-epochs 2: transition = 2 t + env; 8 updates
         env 0:  0  2  4  6  8 10 12 14      epoch 1, shuffled:    3 12  9  0 | 14  7  1 10 | ... 4 updates
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
 Departs: advantages are normalised in each minibatch (--norm-adv), the value loss has 1/2 and can be clipped
-    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5; the learning rate falls to 0
-    (--anneal-lr), the clip range stays; --target-kl; a time limit bootstraps; --norm-obs, --norm-reward; Box
-    actions clipped; for pixels the network of Mnih et al. 2015; orthogonal initialisation; our defaults.
+    (--clip-vloss), the gradient's norm is clipped, Adam's eps is 1e-5; the learning rate falls to 0, the clip
+    range stays (--anneal-lr; in the paper both fall, on Atari only); --target-kl; a time limit bootstraps;
+    --norm-obs, --norm-reward; Box actions clipped; Mnih et al. 2015's CNN; orthogonal init; our defaults.
 Run:
     python ppo.py
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
@@ -32,7 +32,6 @@ Run:
 """
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -57,7 +56,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments and actions
-    # changed from a2c.py: reuse of a rollout
+    # changed from a2c.py: reuse of a rollout, GAE(lambda); other defaults for CartPole
     total_timesteps: int = 100_000  # environment transitions, as is --checkpoint-frequency
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 8  # N, parallel environments
@@ -66,16 +65,16 @@ class Args:
     num_minibatches: int = 2  # parts of a shuffled rollout, an update each
     update_epochs: int = 10  # passes over a rollout
     gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
-    clip_coef: float = 0.2  # eps, how far the ratio may go from 1
+    clip_coef: float = 0.2  # eps: below 1 - eps or above 1 + eps a ratio gains nothing more
     clip_vloss: bool = False  # keep V within eps of what it was, too
     norm_adv: bool = True  # advantages of a minibatch: mean 0, deviation 1
-    target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: never)
+    target_kl: float = 0.0  # no further epoch once the last minibatch's KL is above it (0: no limit)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: gradients become zero)
     norm_obs: bool = False  # scale observations by their running mean and deviation
     norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
-    # changed from a2c.py: less exploration is needed
+    # changed from a2c.py: no entropy bonus, as in the paper's MuJoCo runs
     ent_coef: float = 0.0  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
@@ -105,7 +104,7 @@ class Categorical(NamedTuple):
     def sample(self) -> torch.Tensor:
         """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
         are largest at a draw from their softmax: many times faster than torch.distributions."""
-        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
+        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # drawn on the CPU
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
@@ -146,7 +145,7 @@ class Normal(NamedTuple):
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
-    """The layer with orthogonal weights and no bias."""
+    """The layer with orthogonal weights and zero bias."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
@@ -183,7 +182,7 @@ class Policy(nn.Module):
         if self.box:
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
-        elif self.multi:  # as many logits for each of the K, some never chosen
+        elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
             sizes = torch.from_numpy(action_space.nvec)  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -199,7 +198,7 @@ class Policy(nn.Module):
         if self.box:
             return Normal(out, self.log_std)
         if self.multi:
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
         return Categorical(out)
 
 
@@ -216,7 +215,7 @@ class Critic(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels all layers but the last are one."""
+    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels they share all layers but the last."""
 
     def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
         super().__init__()
@@ -281,10 +280,10 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 @torch.no_grad()
 def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
     """V of the true next observations (T, N): the next row of `value`, unless the episode or rollout ends."""
-    alone = batch.terminated + batch.truncated > 0  # (T, N)
-    alone[-1] = True  # (N,)
+    cut = batch.terminated + batch.truncated > 0  # (T, N)
+    cut[-1] = True  # (N,)
     next_value = value.roll(-1, dims=0)  # (T, N)
-    next_value[alone] = critic(batch.next_obs[alone])  # (number of ends,)
+    next_value[cut] = critic(batch.next_obs[cut])  # (number of ends,)
     return next_value
 
 
@@ -337,8 +336,9 @@ def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """The action as the environment takes it: within its bounds, or counted from its start."""
-    return np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    """The action as the environment takes it: within its bounds, or counted from its start; of its dtype."""
+    action = np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    return action.astype(space.dtype)
 
 
 def fail(message: str) -> NoReturn:
@@ -358,17 +358,15 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
             # a copy: an environment that reuses its array would write over the episode's last observation
             return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
-        env = gym.make(env_id, frameskip=1, **shown, **sticky)
+        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
-        if atari:
-            import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
@@ -396,14 +394,14 @@ def reset_seed(seed: int, step: int) -> int:
 
 def evaluate(args, policy, film: Path | None = None) -> None:
     """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or play and film a single one."""
+    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
     render_mode = "rgb_array" if film else None
     num_envs = 1 if film else args.eval_episodes
     envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
     obs, _ = envs.reset(seed=2**30 + args.seed)
     returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any():
-        if film and len(frames) < 10_000:
+    while running.any() and len(frames) < 10_000:
+        if film:
             frames += envs.render()
         obs, reward, terminated, truncated, _ = envs.step(policy(obs))
         returns += reward * running
@@ -416,17 +414,17 @@ def evaluate(args, policy, film: Path | None = None) -> None:
         print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
 
 
-def due(step: int, num_envs: int, every: int) -> int:
-    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
-    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
 
 
 class Run:
     """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
 
     def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
-        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
         while not state and self.folder.exists():
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
@@ -594,7 +592,7 @@ def train(args: Args, state: dict | None = None) -> None:
         if args.capture_video:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
-    # changed from a2c.py: the usual optimizer
+    # changed from a2c.py: Adam, as in the paper
     optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
     if state:
@@ -607,7 +605,7 @@ def train(args: Args, state: dict | None = None) -> None:
     taken = args.num_steps * args.num_envs  # transitions of a rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
-        if save:  # at the start, after a checkpoint and on resuming from one: the same from here on
+        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
             obs, _ = envs.reset(seed=reset_seed(args.seed, step))
             obs, reward_sum = obs_norm.scale(obs), np.zeros(args.num_envs)
         rows = []
@@ -622,13 +620,13 @@ def train(args: Args, state: dict | None = None) -> None:
             run.track(step, reward, ended)
             true_next = last_obs(next_obs, info, ended)
             reward = np.sign(reward) if clip_reward else reward
-            reward_sum = reward + args.gamma * reward_sum  # discounted, from the start of the episode
+            reward_sum = reward + args.gamma * reward_sum  # sum of gamma^(t - k) r_k, k <= t
             obs_norm.update(next_obs)
             reward_norm.update(reward_sum)
             next_obs, true_next = obs_norm.scale(next_obs), obs_norm.scale(true_next)
             reward, reward_sum = reward_norm.scale(reward, center=False), reward_sum * ~ended
 
-            # store
+            # store, the action as drawn: log_prob takes it unclipped
             rows.append((obs, action, *np.float32((reward, terminated, truncated)), true_next))
             obs = next_obs
 

@@ -11,19 +11,19 @@ Paper: Williams, "Simple statistical gradient-following algorithms for connectio
     Machine Learning 8:229-256, 1992; rewards-to-go: Sutton et al., "Policy Gradient Methods for Reinforcement
     Learning with Function Approximation", NIPS 12, 1057-1063, 2000, section 1.
 Adds: nothing, it is the parent of vpg, which is the parent of a2c, and that of ppo.
-Where: return R_t in Sutton's episodic REINFORCE -> discounted_returns; gradient, Williams's Eq. (11) with R_t
-    for the total reward -> reinforce_loss; as many whole episodes from each environment -> collect
+Where: Sutton's return R_t, here G_t -> discounted_returns; gradient, Williams's Eq. (11) with G_t for the
+    total reward -> reinforce_loss; the same number of whole episodes from each environment -> collect
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
-    --reduction mean: the mean over t: the step is shorter the longer the episodes are, and in a batch the
-        steps of short ones weigh more. Adam hides a constant factor and a part of a changing one, SGD none
+    --reduction mean: the mean over t: the longer an episode, the smaller its gradient, so in a batch each
+        time step of a short one weighs more. Adam hides a constant factor, part of a changing one; SGD none
 
-Departs: rewards before an action are left out of its weight, which Williams has, and later ones are
-    discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one step for a batch of
-    episodes; a time limit ends the sum like a terminal state, so the steps before it look worse than they are
-    (better, where rewards are negative); Adam for plain gradient ascent; MLPs of 64 and 64 tanh units, for
-    pixels the network of Mnih et al. 2015; orthogonal initialisation; Box actions clipped; our defaults.
+Departs: where Williams weighs an action by all rewards of its episode, only those from it on count here, and
+    discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one optimizer step for a
+    batch of episodes; a time limit ends the sum like a terminal state, so the steps before it look worse than
+    they are (better, where rewards are negative); Adam for plain gradient ascent; MLPs of 64 and 64 tanh
+    units, for pixels Mnih et al. 2015's network; orthogonal init; Box actions clipped; our defaults.
 Run:
     python reinforce.py
     python reinforce.py --optimizer sgd --learning-rate 1e-3
@@ -31,7 +31,6 @@ Run:
 """
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -61,7 +60,7 @@ class Args:
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
-    reduction: Literal["sum", "mean"] = "sum"  # of an episode's terms
+    reduction: Literal["sum", "mean"] = "sum"  # over the steps of an episode
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
@@ -78,7 +77,7 @@ class Episode(NamedTuple):
     obs: torch.Tensor  # (T, *O) f32, u8 for pixels
     action: torch.Tensor  # (T,) i64, (T, K) i64 for MultiDiscrete, (T, A) f32 for Box
     reward: torch.Tensor  # (T,) f32
-    end: int  # transitions of the batch up to its last one, and with it
+    end: int  # transitions of the batch up to and with the last one of this episode
 
 
 class Categorical(NamedTuple):
@@ -89,7 +88,7 @@ class Categorical(NamedTuple):
     def sample(self) -> torch.Tensor:
         """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
         are largest at a draw from their softmax: many times faster than torch.distributions."""
-        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # the CPU draws
+        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # drawn on the CPU
         return (self.logits - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
@@ -130,7 +129,7 @@ class Normal(NamedTuple):
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
-    """The layer with orthogonal weights and no bias."""
+    """The layer with orthogonal weights and zero bias."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
@@ -167,7 +166,7 @@ class Policy(nn.Module):
         if self.box:
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
-        elif self.multi:  # as many logits for each of the K, some never chosen
+        elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
             sizes = torch.from_numpy(action_space.nvec)  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -183,7 +182,7 @@ class Policy(nn.Module):
         if self.box:
             return Normal(out, self.log_std)
         if self.multi:
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
         return Categorical(out)
 
 
@@ -216,16 +215,17 @@ def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """The action as the environment takes it: within its bounds, or counted from its start."""
-    return np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    """The action as the environment takes it: within its bounds, or counted from its start; of its dtype."""
+    action = np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
+    return action.astype(space.dtype)
 
 
 def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: str) -> list[Episode]:
-    """The first episodes of each environment from a reset on, all of them whole, in the order of their ends;
-    episodes must end.
+    """The first whole episodes of each environment after a reset, in the order of their ends. It waits for
+    every one of them to end.
 
-    An environment that has delivered its own runs on until the last has, and does not count: to take the
-    first episodes that end, wherever they do, would favour short ones.
+    An environment that is done with its own is stepped on, uncounted, until all are: to take the first
+    episodes that end, wherever they do, would favour short ones.
     """
     obs, _ = envs.reset(seed=seed)
     left, rows, episodes = np.full(envs.num_envs, episodes_per_env), [], []
@@ -233,7 +233,7 @@ def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: s
         action = act(policy, obs, device)
         next_obs, reward, terminated, truncated, _ = envs.step(to_env(action, envs.single_action_space))
         ended = terminated | truncated
-        rows.append((obs, action, reward, ended, left > 0))
+        rows.append((obs, action, reward, ended, left > 0))  # action as drawn: log_prob takes it unclipped
         left -= ended & (left > 0)
         obs = next_obs
     obs, action, reward, ended, counts = (np.stack(x) for x in zip(*rows, strict=True))  # (T, N, ...) each
@@ -265,17 +265,15 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
             # a copy: an environment that reuses its array would write over the episode's last observation
             return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
-        env = gym.make(env_id, frameskip=1, **shown, **sticky)
+        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
     atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
-        if atari:
-            import ale_py  # noqa: F401  (registers the games)
         if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False}
-            return gym.make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **sticky, **raw)
+            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
@@ -303,14 +301,14 @@ def reset_seed(seed: int, step: int) -> int:
 
 def evaluate(args, policy, film: Path | None = None) -> None:
     """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or play and film a single one."""
+    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
     render_mode = "rgb_array" if film else None
     num_envs = 1 if film else args.eval_episodes
     envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
     obs, _ = envs.reset(seed=2**30 + args.seed)
     returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any():
-        if film and len(frames) < 10_000:
+    while running.any() and len(frames) < 10_000:
+        if film:
             frames += envs.render()
         obs, reward, terminated, truncated, _ = envs.step(policy(obs))
         returns += reward * running
@@ -323,17 +321,17 @@ def evaluate(args, policy, film: Path | None = None) -> None:
         print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
 
 
-def due(step: int, num_envs: int, every: int) -> int:
-    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
-    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
 
 
 class Run:
     """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
 
     def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
-        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
         while not state and self.folder.exists():
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
@@ -503,7 +501,7 @@ def train(args: Args, state: dict | None = None) -> None:
         # act, step, store
         episodes = collect(envs, policy, reset_seed(args.seed, step), args.episodes_per_env, device)
         run.finished += [(step + e.end, sum(e.reward.tolist()), len(e.reward)) for e in episodes]
-        taken = episodes[-1].end
+        taken = episodes[-1].end  # of the whole batch: this episode ended last
         step += taken
 
         # learn

@@ -10,18 +10,18 @@
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905, 2018.
 Adds: nothing, it is a root of its own; the plumbing that it shares with dqn.py is the same text.
 Where: Algorithm 1 -> train; soft target in Eq. (5) -> soft_target; J_Q, Eq. (5) -> critic_loss;
-    J_pi, Eqs. (7) and (9) -> policy_loss; J(alpha), Eq. (18) -> temperature_loss; a = f(noise; s), Eq. (8),
+    J_pi, Eqs. (7) and (9) -> policy_loss; J_alpha, Eq. (18) -> temperature_loss; a = f(noise; s), Eq. (8),
     and its density under tanh, Eq. (26) -> squash; minimum over both critics, unnumbered, Sec. 6.
 
     y       = r + gamma * (1 - terminated) * (min_i Q_i^-(s', a') - alpha * log pi(a'|s')),  a' ~ pi(.|s')
     J_Q     = sum over i of mean of 1/2 * (Q_i(s, a) - y)^2                                       (5)
     J_pi    = mean of alpha * log pi(a|s) - min_i Q_i(s, a),  a = tanh(mu + sigma * noise)        (9)
-    J_alpha = mean of -alpha * (log pi(a|s) + H),  H = -dim(A)                                    (18)
+    J_alpha = mean of -alpha * (log pi(a|s) + target_entropy),  target_entropy = -dim(A)          (18)
 
 Scale: policy, critics and replay know actions in [-1, 1] only; `scale` takes them to the bounds on the way to
-    the environment. So log pi has no term of the bounds, and H means the same whatever they are.
+    the environment. So log pi has no term of the bounds, and target_entropy means the same for all.
 Departs: uniformly random actions until learning-starts; log sigma is clamped to [-20, 2]; a time limit is no
-    end, its target bootstraps; Adam steps log alpha, from log 0.2. Defaults: Table 1's, budget: Pendulum's.
+    end, its target bootstraps; Adam steps log alpha, from log 0.2. Defaults: Table 1's; budget: Pendulum's.
 Run:
     python sac.py
     python sac.py --env-id InvertedPendulum-v5 --total-timesteps 30000
@@ -31,7 +31,6 @@ Run:
 import copy
 import math
 import os
-import re
 import signal
 import sys
 import time
@@ -202,7 +201,7 @@ def critic_loss(q: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def policy_loss(logp: torch.Tensor, q: torch.Tensor, alpha) -> torch.Tensor:
-    """J_pi (), Eq. (9): logp (B,) and q (2, B) of actions that depend on the policy."""
+    """J_pi (), Eq. (9): logp (B,) and q (2, B) of reparameterised actions, which carry the gradient."""
     return (alpha * logp - q.min(dim=0).values).mean()
 
 
@@ -294,14 +293,14 @@ def reset_seed(seed: int, step: int) -> int:
 # changed from dqn.py: vectors only
 def evaluate(args, policy, film: Path | None = None) -> None:
     """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or play and film a single one."""
+    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
     render_mode = "rgb_array" if film else None
     num_envs = 1 if film else args.eval_episodes
     envs = make_envs(args.env_id, num_envs, render_mode)
     obs, _ = envs.reset(seed=2**30 + args.seed)
     returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any():
-        if film and len(frames) < 10_000:
+    while running.any() and len(frames) < 10_000:
+        if film:
             frames += envs.render()
         obs, reward, terminated, truncated, _ = envs.step(policy(obs))
         returns += reward * running
@@ -314,17 +313,17 @@ def evaluate(args, policy, film: Path | None = None) -> None:
         print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
 
 
-def due(step: int, num_envs: int, every: int) -> int:
-    """How many multiples of `every` (0: none) the vector step that ended at `step` reached or passed."""
-    return max(step, 0) // every - max(step - num_envs, 0) // every if every else 0
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
 
 
 class Run:
     """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
 
     def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}"
-        self.folder = Path(args.resume).parent if state else Path("runs", re.sub("[/:]", "-", name))
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
         while not state and self.folder.exists():
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
@@ -513,7 +512,7 @@ def train(args: Args, state: dict | None = None) -> None:
     run = Run(args, state)
     step, save, losses = run.first_step, True, {}
     while step < args.total_timesteps:
-        if save:  # at the start, after a checkpoint and on resuming from one: the same from here on
+        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
             obs, _ = envs.reset(seed=reset_seed(args.seed, step))
 
         # act
@@ -542,7 +541,7 @@ def train(args: Args, state: dict | None = None) -> None:
             critic_optimizer.zero_grad()
             q_loss.backward()
             critic_optimizer.step()
-            critic.requires_grad_(False)  # the policy needs its gradient to the action alone
+            critic.requires_grad_(False)  # J_pi needs the gradient of Q to the action alone
             new_action, logp = sample_action(policy, batch.obs, rng)
             pi_loss = policy_loss(logp, critic(batch.obs, new_action), alpha)
             policy_optimizer.zero_grad()

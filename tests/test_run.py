@@ -160,6 +160,31 @@ def test_a_stopped_run_saves_and_films_nothing(script, tmp_path, monkeypatch):
         assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 200
 
 
+def test_a_film_ends_where_its_episode_does_not(tmp_path, monkeypatch):
+    from gymnasium.utils import save_video
+
+    class Endless:
+        metadata = {}
+
+        def reset(self, seed):
+            return np.zeros(1), {}
+
+        def step(self, action):
+            return np.zeros(1), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool), {}
+
+        def render(self):
+            return ["frame"]
+
+        def close(self):
+            pass
+
+    module, films = load("dqn"), []
+    monkeypatch.setattr(module, "make_envs", lambda *_: Endless())
+    monkeypatch.setattr(save_video, "save_video", lambda frames, *_, **__: films.append(len(frames)))
+    module.evaluate(module.Args(), lambda obs: obs, tmp_path / "film")
+    assert films == [10_000]
+
+
 def test_the_critic_of_vpg_is_checked_too(tmp_path, monkeypatch):
     module, names = load("vpg"), []
     spy(monkeypatch, module.Run, "log", lambda self, step, scalars, weights: names.extend(weights))
