@@ -15,11 +15,11 @@ Where: Algorithm 1 -> train; target y_j and squared error -> td_loss; replay mem
     y    = r + gamma * (1 - terminated) * max_a Q(s', a; theta^-)      van Hasselt et al. 2016, Eq. (3)
     loss = mean of (y - Q(s, a; theta))^2
     --n-step n: y = sum of gamma^i r_i, i < k, + gamma^k * (1 - terminated) * max_a Q(s_k, a; theta^-), where
-                k = n, or fewer steps if the episode ends or reaches its time limit first
+                k = n, or fewer steps if the episode ends or a time limit or checkpoint cuts it first
 
-Departs: the error term is not clipped to [-1, 1]; Adam in place of RMSProp; a time limit is no end, its
-    target bootstraps; epsilon falls from the first transition on; the target period counts transitions, not
-    updates; a lost life is no end; greedy evaluation; for vectors an MLP of 120 and 84 units; our defaults.
+Departs: the error term is not clipped to [-1, 1]; Adam, not RMSProp; a time limit bootstraps; no random
+    warm-up, epsilon falls at once; the newest n rows are not drawn yet; the target period counts transitions,
+    not updates; a lost life is no end; greedy evaluation; an MLP for vectors; our defaults.
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -55,7 +55,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
@@ -80,7 +80,7 @@ class Args:
 
 
 class Batch(NamedTuple):
-    obs: torch.Tensor  # (B, *O) f32, u8 for pixels
+    obs: torch.Tensor  # (B, *O) f32, u8 for pixels; *O is the shape of an observation
     action: torch.Tensor  # (B,) i64
     reward: torch.Tensor  # (B,) f32, sum of gamma^i r_i over the k steps of the window
     discount: torch.Tensor  # (B,) f32, gamma^k
@@ -89,7 +89,7 @@ class Batch(NamedTuple):
 
 
 class QNetwork(nn.Module):
-    """Q(s, .) of all actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
+    """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int):
         super().__init__()
@@ -111,14 +111,14 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
-    Every observation is stored once, and of a stack of frames, which all 3-d observations are taken for, only
-    the newest. Where an episode ended, the next row begins another, and `final` has what it ended with.
+    Every observation is stored once; a 3-d one is taken for a stack of frames, of which only the newest is
+    kept. Where an episode ended, the next row begins another, and `final` has the observation it ended with.
     """
 
     def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
         self.n_step, self.gamma = n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
-        # `size` to draw, the newest n rows, whose windows are open, and the oldest, whose stacks lost frames
+        # drawable rows; the newest n, whose windows are open; the oldest, whose stacks have lost frames
         self.rows = math.ceil(size / num_envs) + n_step + self.stack - 1
         frame_shape, dtype = (obs_shape[1:], np.uint8) if self.stack > 1 else (obs_shape, np.float32)
         self.frame = np.zeros((self.rows, num_envs, *frame_shape), dtype)
@@ -142,7 +142,7 @@ class ReplayBuffer:
         self.count += 1
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str) -> Batch:
-        """Transitions drawn uniformly, with replacement, from n + 1 rows or more."""
+        """Transitions drawn uniformly, with replacement; n + 1 rows or more must have been written."""
         drawable = min(self.count, self.rows - self.stack + 1) - self.n_step
         start = (self.count - 1 - self.n_step - rng.integers(drawable, size=batch_size)) % self.rows
         env = rng.integers(self.action.shape[1], size=batch_size)
@@ -153,7 +153,7 @@ class ReplayBuffer:
             discount[going] *= self.gamma
             going = going & ~self.ended[row, env]
             row = (row + going) % self.rows  # a window stays at the last step of its episode
-        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]
+        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]  # going: row is s_k's
         for i in (~going).nonzero()[0]:
             next_obs[i] = self.final[int(row[i]), int(env[i])]
         arrays = (self.obs(start, env), self.action[start, env], reward, discount,
@@ -167,7 +167,7 @@ class ReplayBuffer:
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
         stack = self.frame[row, env[:, None]]  # (B, 4, 84, 84)
         cut = self.ended[row[:, :-1], env[:, None]]  # (B, 3), the next frame is of another episode
-        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0
+        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0  # before the last cut
         return stack
 
     def state_dict(self) -> dict:
@@ -251,7 +251,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
     if ended.any():
         obs = obs.copy()
         obs[ended] = np.stack(info["final_obs"][ended])

@@ -13,12 +13,12 @@ Where: Eqs. (9)-(11), section 3.2 -> NoisyLinear; loss, Eq. (14) -> td_loss, aft
 
     layer(x) = (mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b                   Eq. (9)
     factorised, input i, output j: eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j)    Eqs. (10), (11)
-        f(x) = sgn(x) sqrt(|x|); independent, the paper's A3C: a Gaussian for every weight and bias
+        f(x) = sgn(x) sqrt(|x|), e ~ N(0, 1); independent (the paper's A3C): all eps_w, eps_b ~ N(0, 1)
     y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-)
-    loss = mean of (y - Q(s, a, eps; zeta))^2, with eps and eps' drawn independently
+    loss = mean of (y - Q(s, a, eps; zeta))^2, zeta: all mu and sigma; eps, eps' drawn independently
 
-Departs: as dqn.py does, but for epsilon; the MLP's first layer has no noise; no random warm-up, the noisy
-    policy fills the memory; one draw for the actions of all environments; evaluation is without noise.
+Departs: as dqn.py does, but for epsilon; the MLP's first layer has no noise; the noisy policy fills the
+    memory from the start; one draw for the actions of all environments; evaluation is without noise.
 Run:
     python noisy_dqn.py
     python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -51,7 +51,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
@@ -75,7 +75,7 @@ class Args:
 
 
 class Batch(NamedTuple):
-    obs: torch.Tensor  # (B, *O) f32, u8 for pixels
+    obs: torch.Tensor  # (B, *O) f32, u8 for pixels; *O is the shape of an observation
     action: torch.Tensor  # (B,) i64
     reward: torch.Tensor  # (B,) f32, sum of gamma^i r_i over the k steps of the window
     discount: torch.Tensor  # (B,) f32, gamma^k
@@ -84,9 +84,9 @@ class Batch(NamedTuple):
 
 
 class NoisyLinear(nn.Module):
-    """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, P) -> (B, Q). Fortunato et al. 2018, Eq. (9).
+    """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, p) -> (B, q). Fortunato et al. 2018, Eq. (9).
 
-    The noise stays as it is, and where it is, until draw_noise, in evaluation too. Initialisation: Sec. 3.2.
+    The noise is no buffer: only draw_noise changes it, not .eval() and not .to(). Initialisation: Sec. 3.2.
     """
 
     def __init__(self, p: int, q: int, noise: str):
@@ -98,14 +98,14 @@ class NoisyLinear(nn.Module):
         self.draw_noise()
 
     def draw_noise(self, draw=torch.randn) -> None:
-        """New tensors, not new numbers in the old ones: a backward pass may need those. The CPU draws; with
-        draw=torch.zeros there is no noise."""
+        """New tensors, not new numbers in the old ones: a backward pass may need those. Drawn on the CPU,
+        whose generator is in the checkpoint; with draw=torch.zeros there is no noise."""
         if self.noise == "independent":
             self.eps_w, self.eps_b = (draw(mu.shape).to(mu.device) for mu in (self.mu_w, self.mu_b))
         else:  # f(x) = sgn(x) sqrt(|x|), Eqs. (10) and (11)
-            e = draw(sum(self.mu_w.shape)).to(self.mu_w.device)  # (Q + P,)
-            self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # (Q,), (P,)
-            self.eps_w = torch.outer(self.eps_b, eps_in)  # (Q, P)
+            e = draw(sum(self.mu_w.shape)).to(self.mu_w.device)  # (q + p,)
+            self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # (q,), (p,)
+            self.eps_w = torch.outer(self.eps_b, eps_in)  # (q, p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.mu_w + self.sigma_w * self.eps_w, self.mu_b + self.sigma_b * self.eps_b)
@@ -113,7 +113,7 @@ class NoisyLinear(nn.Module):
 
 # changed from dqn.py: the fully connected layers behind the body are noisy
 class QNetwork(nn.Module):
-    """Q(s, .) of all actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
+    """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int, noise: str):
         super().__init__()
@@ -141,14 +141,14 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
-    Every observation is stored once, and of a stack of frames, which all 3-d observations are taken for, only
-    the newest. Where an episode ended, the next row begins another, and `final` has what it ended with.
+    Every observation is stored once; a 3-d one is taken for a stack of frames, of which only the newest is
+    kept. Where an episode ended, the next row begins another, and `final` has the observation it ended with.
     """
 
     def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
         self.n_step, self.gamma = n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
-        # `size` to draw, the newest n rows, whose windows are open, and the oldest, whose stacks lost frames
+        # drawable rows; the newest n, whose windows are open; the oldest, whose stacks have lost frames
         self.rows = math.ceil(size / num_envs) + n_step + self.stack - 1
         frame_shape, dtype = (obs_shape[1:], np.uint8) if self.stack > 1 else (obs_shape, np.float32)
         self.frame = np.zeros((self.rows, num_envs, *frame_shape), dtype)
@@ -172,7 +172,7 @@ class ReplayBuffer:
         self.count += 1
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str) -> Batch:
-        """Transitions drawn uniformly, with replacement, from n + 1 rows or more."""
+        """Transitions drawn uniformly, with replacement; n + 1 rows or more must have been written."""
         drawable = min(self.count, self.rows - self.stack + 1) - self.n_step
         start = (self.count - 1 - self.n_step - rng.integers(drawable, size=batch_size)) % self.rows
         env = rng.integers(self.action.shape[1], size=batch_size)
@@ -183,7 +183,7 @@ class ReplayBuffer:
             discount[going] *= self.gamma
             going = going & ~self.ended[row, env]
             row = (row + going) % self.rows  # a window stays at the last step of its episode
-        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]
+        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]  # going: row is s_k's
         for i in (~going).nonzero()[0]:
             next_obs[i] = self.final[int(row[i]), int(env[i])]
         arrays = (self.obs(start, env), self.action[start, env], reward, discount,
@@ -197,7 +197,7 @@ class ReplayBuffer:
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
         stack = self.frame[row, env[:, None]]  # (B, 4, 84, 84)
         cut = self.ended[row[:, :-1], env[:, None]]  # (B, 3), the next frame is of another episode
-        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0
+        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0  # before the last cut
         return stack
 
     def state_dict(self) -> dict:
@@ -269,7 +269,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
     if ended.any():
         obs = obs.copy()
         obs[ended] = np.stack(info["final_obs"][ended])

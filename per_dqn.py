@@ -14,12 +14,12 @@ Where: Eq. (1), weights of section 3.4 -> ReplayBuffer.sample; priorities -> Rep
 
     P(i) = p_i^alpha / sum_k p_k^alpha                                Eq. (1)
     p_i  = |TD error| + eps, and the highest so far for a new transition
-    w_i  = (N * P(i))^-beta / max_j w_j, N transitions in D, j in the batch, beta from 0.4 to 1
+    w_i  = (P(i) / min_j P(j))^-beta, j in the batch (section 3.4's N cancels), beta from 0.4 to 1
     loss = mean of w * (y - Q(s, a; theta))^2, with y as in dqn.py
 
 Departs: as dqn.py does, and the priority has the unclipped error, too; DQN's target, where Algorithm 1 has
-    Double DQN's; dqn.py's learning rate, not 1/4. The paper leaves open eps, and among which transitions the
-    largest weight is, here the batch's.
+    Double DQN's; dqn.py's learning rate, not a quarter of it. The paper does not give eps, nor say whether
+    the largest weight is that of the batch, as here, or of D.
 Run:
     python per_dqn.py
     python per_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -52,7 +52,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 50_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
@@ -66,9 +66,9 @@ class Args:
     end_e: float = 0.05  # last epsilon
     exploration_fraction: float = 0.2  # part of total-timesteps over which epsilon falls
     # changed from dqn.py: exponents of the priorities and of the weights
-    per_alpha: float = 0.6  # alpha, 0 draws uniformly
-    per_beta: float = 0.4  # beta at the start; it grows to 1
-    per_eps: float = 1e-6  # eps > 0, added to every priority
+    per_alpha: float = 0.6  # alpha, exponent of the priorities; 0 draws uniformly
+    per_beta: float = 0.4  # beta, exponent of the weights, at the start; it grows to 1
+    per_eps: float = 1e-6  # eps > 0, added to |TD error|, so that all can be drawn
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
@@ -82,7 +82,7 @@ class Args:
 
 # changed from dqn.py: importance weights, and where the transitions lie
 class Batch(NamedTuple):
-    obs: torch.Tensor  # (B, *O) f32, u8 for pixels
+    obs: torch.Tensor  # (B, *O) f32, u8 for pixels; *O is the shape of an observation
     action: torch.Tensor  # (B,) i64
     reward: torch.Tensor  # (B,) f32, sum of gamma^i r_i over the k steps of the window
     discount: torch.Tensor  # (B,) f32, gamma^k
@@ -93,7 +93,7 @@ class Batch(NamedTuple):
 
 
 class QNetwork(nn.Module):
-    """Q(s, .) of all actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
+    """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int):
         super().__init__()
@@ -132,7 +132,7 @@ class SumTree:
             self.node[node] = self.node[2 * node] + self.node[2 * node + 1]
 
     def find(self, prefix: np.ndarray) -> np.ndarray:
-        """Leaves (B,) where the running sum first exceeds prefix (B,), up to the root's; never one of 0."""
+        """Leaves (B,) where the running sum first exceeds prefix (B,) < root; never a leaf of value 0."""
         node = np.ones(len(prefix), np.int64)
         for _ in range(self.depth):
             left = self.node[2 * node]
@@ -146,14 +146,14 @@ class SumTree:
 class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
-    Every observation is stored once, and of a stack of frames, which all 3-d observations are taken for, only
-    the newest. Where an episode ended, the next row begins another, and `final` has what it ended with.
+    Every observation is stored once; a 3-d one is taken for a stack of frames, of which only the newest is
+    kept. Where an episode ended, the next row begins another, and `final` has the observation it ended with.
     """
 
     def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
         self.n_step, self.gamma = n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
-        # `size` to draw, the newest n rows, whose windows are open, and the oldest, whose stacks lost frames
+        # drawable rows; the newest n, whose windows are open; the oldest, whose stacks have lost frames
         self.rows = math.ceil(size / num_envs) + n_step + self.stack - 1
         frame_shape, dtype = (obs_shape[1:], np.uint8) if self.stack > 1 else (obs_shape, np.float32)
         self.frame = np.zeros((self.rows, num_envs, *frame_shape), dtype)
@@ -179,8 +179,8 @@ class ReplayBuffer:
             self.final[row, int(env)] = next_obs[env].copy()
         self.count += 1
         lost, whole = (row + self.stack - 1) % self.rows, (row - self.n_step) % self.rows
-        self.priority[lost] = 0
-        self.priority[whole] = self.highest if self.count > self.n_step else 0
+        self.priority[lost] = 0  # its stack has lost a frame now; without stacks it is the new row
+        self.priority[whole] = self.highest if self.count > self.n_step else 0  # its window is whole now
         self.changed += [at * len(obs) + np.arange(len(obs)) for at in (lost, whole)]
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str, beta: float) -> Batch:
@@ -200,7 +200,7 @@ class ReplayBuffer:
             discount[going] *= self.gamma
             going = going & ~self.ended[row, env]
             row = (row + going) % self.rows  # a window stays at the last step of its episode
-        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]
+        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]  # going: row is s_k's
         for i in (~going).nonzero()[0]:
             next_obs[i] = self.final[int(row[i]), int(env[i])]
         arrays = (self.obs(start, env), self.action[start, env], reward, discount,
@@ -208,7 +208,7 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays), index)
 
     def update_priorities(self, index: np.ndarray, td_error: torch.Tensor, alpha: float, eps: float) -> None:
-        """p = |TD error| + eps for the transitions of a batch, (B,) and (B,). Section 3.3."""
+        """Store p^alpha, p = |TD error| + eps, for the transitions of a batch, (B,) and (B,). Section 3.3."""
         priority = (td_error.abs().cpu().double().numpy() + eps) ** alpha
         self.priority.reshape(-1)[index] = priority
         self.highest[0] = max(self.highest[0], priority.max())
@@ -221,7 +221,7 @@ class ReplayBuffer:
         row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
         stack = self.frame[row, env[:, None]]  # (B, 4, 84, 84)
         cut = self.ended[row[:, :-1], env[:, None]]  # (B, 3), the next frame is of another episode
-        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0
+        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0  # before the last cut
         return stack
 
     def state_dict(self) -> dict:
@@ -307,7 +307,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
     if ended.any():
         obs = obs.copy()
         obs[ended] = np.stack(info["final_obs"][ended])
@@ -465,7 +465,7 @@ def check(args: Args, state: dict) -> tuple:
             fail(f"{flag} must be from {low} to 1000000000, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
-        # changed from dqn.py: the stored priorities have their alpha
+        # changed from dqn.py: alpha is fixed, it is in the stored p^alpha
         fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward", "per_alpha")
         if fixed and value != state["args"][name]:
             fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")

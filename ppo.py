@@ -380,7 +380,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
     if ended.any():
         obs = obs.copy()
         obs[ended] = np.stack(info["final_obs"][ended])

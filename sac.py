@@ -55,7 +55,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "Pendulum-v1"  # Gymnasium id: vector observations, Box actions with finite bounds
     seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 20_000  # environment transitions; all counts below are in transitions too
+    total_timesteps: int = 20_000  # environment transitions, as are buffer-size and all frequencies
     learning_rate: float = 3e-4  # of Adam, for policy, critics and temperature
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.99  # discount per step
@@ -134,7 +134,7 @@ class ReplayBuffer:
     """
 
     def __init__(self, size: int, num_envs: int, obs_size: int, action_size: int):
-        self.rows = math.ceil(size / num_envs) + 1  # `size` to draw, and the newest, which has no next one
+        self.rows = math.ceil(size / num_envs) + 1  # drawable rows; the newest, which has no next one
         self.obs = np.zeros((self.rows, num_envs, obs_size), np.float32)
         self.action = np.zeros((self.rows, num_envs, action_size), np.float32)
         self.reward = np.zeros((self.rows, num_envs), np.float32)
@@ -278,7 +278,7 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but an ended episode's last one, not the next one's first."""
+    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
     if ended.any():
         obs = obs.copy()
         obs[ended] = np.stack(info["final_obs"][ended])
