@@ -461,8 +461,8 @@ def train(args: Args, state: dict | None = None) -> None:
     """Mnih et al. 2015, Algorithm 1; with a checkpoint's state, the rest of its run or its evaluation."""
     state = state or {}
     envs, device = check(args, state)
-    obs_shape, num_actions = envs.single_observation_space.shape, int(envs.single_action_space.n)
-    pixels, first_action = len(obs_shape) == 3, int(envs.single_action_space.start)
+    obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
+    pixels, num_actions = len(obs_shape) == 3, int(space.n)
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
     rng = np.random.default_rng(args.seed)
@@ -472,7 +472,7 @@ def train(args: Args, state: dict | None = None) -> None:
 
     def policy(obs: np.ndarray) -> np.ndarray:
         # changed from dqn.py: no noise in evaluation
-        return first_action + greedy(q_net.draw_noise(torch.zeros), obs, device)
+        return (space.start + greedy(q_net.draw_noise(torch.zeros), obs, device)).astype(space.dtype)
 
     if args.evaluate:
         q_net.load_state_dict(state["q_net"])
@@ -500,7 +500,7 @@ def train(args: Args, state: dict | None = None) -> None:
         action = greedy(q_net.draw_noise(), obs, device)
 
         # step
-        next_obs, reward, terminated, truncated, info = envs.step(first_action + action)
+        next_obs, reward, terminated, truncated, info = envs.step((space.start + action).astype(space.dtype))
         step += args.num_envs
         ended = terminated | truncated
         run.track(step, reward, ended)

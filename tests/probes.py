@@ -145,9 +145,9 @@ class Limit(Probe):
 
 
 class Start5(Probe4):
-    """The actions are 5 and 6; 6 is right."""
+    """The actions are 5 and 6, of 32 bits; 6 is right."""
 
-    action_space = Discrete(2, start=5)
+    action_space = Discrete(2, start=5, dtype=np.int32)
 
     def reward(self, action):
         return 2 * (action - 5) - 1

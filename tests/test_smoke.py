@@ -211,7 +211,7 @@ def test_learner_sees_clipped_rewards(script, clip, stored, tmp_path):
 
 @pytest.mark.parametrize("script", [script for script in SCRIPTS if script != "sac"])
 def test_actions_may_start_anywhere(script, tmp_path):
-    """The environment of Discrete(2, start=5) insists on 5 or 6."""
+    """The environment of Discrete(2, start=5, dtype=np.int32) insists on 5 or 6, and on the dtype."""
     result = call(script, *SMALL[script], "--env-id", "probes:Start5-v0", cwd=tmp_path)
     assert abs(evaluation(result.out)[0]) <= 1
 
