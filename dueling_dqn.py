@@ -30,6 +30,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ class Args:
     start_e: float = 1.0  # first epsilon
     end_e: float = 0.05  # last epsilon
     exploration_fraction: float = 0.2  # part of total-timesteps over which epsilon falls
-    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
+    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for pixels)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
@@ -240,13 +241,14 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
-            envs.reset(seed=0)
-            envs.render()
+            with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
+                envs.reset(seed=0)
+                envs.render()
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
              " named like ALE/Pong-v5; extras: pip install 'gymnasium[atari,classic-control,mujoco]' moviepy"
-             " opencv-python-headless; filming MuJoCo without a display: set MUJOCO_GL=egl or osmesa)")
+             " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
@@ -323,13 +325,14 @@ class Run:
             self.sums[:, i] = 0
 
     def log(self, step: int, scalars: dict, weights: dict) -> None:
-        """Write and show what is new; end with exit status 1 if a scalar or weight is not finite."""
+        """Write and show what is new; end with exit status 1 if a return, scalar or weight is not finite."""
         for at, episode_return, episode_length in self.finished:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
+        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
         self.finished.clear()
-        for name, value in {**scalars, **weights}.items():
+        for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
         speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
@@ -356,7 +359,7 @@ class Run:
         self.writer.close()
         if self.stop:
             path = self.folder / "checkpoint.pt"
-            print(f"stopped; to go on: python {Path(__file__).name} --resume {path}", file=sys.stderr)
+            print(f"stopped; to go on: python {sys.argv[0]} --resume {path}", file=sys.stderr)
             sys.exit(128 + self.stop)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)

@@ -34,6 +34,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -268,13 +269,14 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
-            envs.reset(seed=0)
-            envs.render()
+            with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
+                envs.reset(seed=0)
+                envs.render()
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (extras: pip"
-             " install 'gymnasium[classic-control,mujoco]' moviepy; filming MuJoCo without a display: set"
-             " MUJOCO_GL=egl or osmesa; Atari games, named like ALE/Pong-v5, are for dqn.py and ppo.py)")
+             " install 'gymnasium[classic-control,mujoco]' moviepy; MuJoCo without a display:"
+             " MUJOCO_GL=egl or osmesa, and its library; Atari games, like ALE/Pong-v5: dqn.py, ppo.py)")
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
@@ -352,13 +354,14 @@ class Run:
             self.sums[:, i] = 0
 
     def log(self, step: int, scalars: dict, weights: dict) -> None:
-        """Write and show what is new; end with exit status 1 if a scalar or weight is not finite."""
+        """Write and show what is new; end with exit status 1 if a return, scalar or weight is not finite."""
         for at, episode_return, episode_length in self.finished:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
+        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
         self.finished.clear()
-        for name, value in {**scalars, **weights}.items():
+        for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
         speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
@@ -385,7 +388,7 @@ class Run:
         self.writer.close()
         if self.stop:
             path = self.folder / "checkpoint.pt"
-            print(f"stopped; to go on: python {Path(__file__).name} --resume {path}", file=sys.stderr)
+            print(f"stopped; to go on: python {sys.argv[0]} --resume {path}", file=sys.stderr)
             sys.exit(128 + self.stop)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -570,7 +573,7 @@ def train(args: Args, state: dict | None = None) -> None:
             if run.stop:
                 break
     envs.close()
-    run.finish({"policy": policy.state_dict()}, mean_action)
+    run.finish({"policy": policy.state_dict(), "critic": critic.state_dict()}, mean_action)
 
 
 if __name__ == "__main__":

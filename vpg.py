@@ -18,8 +18,9 @@ Where: section 3, any function of the state may be subtracted -> vpg_loss; basel
     --baseline value: b = V(s; phi), fitted to G_t by its own optimizer after the step of the policy
                mean:  b = the mean of all G_t of the batches before; none: b = 0
 
-Departs: as reinforce.py does, but for the baseline; the entropy bonus is not Sutton's but Mnih et al.'s
-    (2016, section 4); no GAE and no normalised advantages, which others add under this name.
+Departs: a time limit ends the sum like a terminal state, no gamma^t stands before a term, Adam for plain
+    ascent, Box actions clipped, and the rest as in reinforce.py; the entropy bonus is not Sutton's but Mnih
+    et al.'s (2016, section 4); no GAE and no normalised advantages, which others add under this name.
 Run:
     python vpg.py
     python vpg.py --baseline mean --ent-coef 0
@@ -30,6 +31,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +65,7 @@ class Args:
     value_learning_rate: float = 1e-3  # of Adam, for V
     value_epochs: int = 20  # steps to fit V, each on the whole batch
     ent_coef: float = 0.01  # weight of the entropy
-    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on in Atari)
+    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for pixels)
     repeat_action_probability: float = 0.0  # Atari's sticky actions
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
     num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
@@ -294,13 +296,14 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
         envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
-            envs.reset(seed=0)
-            envs.render()
+            with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
+                envs.reset(seed=0)
+                envs.render()
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
              " named like ALE/Pong-v5; extras: pip install 'gymnasium[atari,classic-control,mujoco]' moviepy"
-             " opencv-python-headless; filming MuJoCo without a display: set MUJOCO_GL=egl or osmesa)")
+             " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
 
 
 def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
@@ -377,13 +380,14 @@ class Run:
             self.sums[:, i] = 0
 
     def log(self, step: int, scalars: dict, weights: dict) -> None:
-        """Write and show what is new; end with exit status 1 if a scalar or weight is not finite."""
+        """Write and show what is new; end with exit status 1 if a return, scalar or weight is not finite."""
         for at, episode_return, episode_length in self.finished:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
+        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
         self.finished.clear()
-        for name, value in {**scalars, **weights}.items():
+        for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
         speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
@@ -410,7 +414,7 @@ class Run:
         self.writer.close()
         if self.stop:
             path = self.folder / "checkpoint.pt"
-            print(f"stopped; to go on: python {Path(__file__).name} --resume {path}", file=sys.stderr)
+            print(f"stopped; to go on: python {sys.argv[0]} --resume {path}", file=sys.stderr)
             sys.exit(128 + self.stop)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
@@ -577,7 +581,8 @@ def train(args: Args, state: dict | None = None) -> None:
             if run.stop:
                 break
     envs.close()
-    run.finish({"policy": policy.state_dict()}, best)
+    # changed from reinforce.py: the baseline
+    run.finish({"policy": policy.state_dict(), "critic": critic.state_dict()}, best)
 
 
 if __name__ == "__main__":

@@ -154,13 +154,13 @@ class Start5(Probe4):
 
 
 class NaNReward(Limit):
-    """The reward is not a number from the 700th step of an environment on."""
+    """The reward is not a number at the 700th step of an environment, and only there."""
 
     steps = 0
 
     def reward(self, action):
         self.steps += 1
-        return np.nan if self.steps >= 700 else 0
+        return np.nan if self.steps == 700 else 0
 
 
 class DictObs(Probe4):

@@ -133,6 +133,15 @@ def test_refused_as_its_users_see_it(script, tmp_path):
     refused(run(script, "--env-id", "PongNoFrameskip-v4", cwd=tmp_path, status=None), tmp_path, "ALE/Pong-v5")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it can be filmed")
+@pytest.mark.parametrize("script", ["ppo", "sac"])
+def test_mujoco_without_a_display(script, tmp_path, monkeypatch):
+    for name in "DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM":
+        monkeypatch.delenv(name, raising=False)
+    result = run(script, "--env-id", "Hopper-v5", "--capture-video", cwd=tmp_path, status=None)
+    refused(result, tmp_path, "MUJOCO_GL", "library")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("flags", ["--no-such-flag 1", "--num-envs two", "--device tpu", "--gamma"])
 def test_messages_of_the_command_line(script, flags, tmp_path):

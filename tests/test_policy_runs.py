@@ -427,6 +427,14 @@ def test_what_gae_is_given(script, num_envs, env, length, terminal, tmp_path, mo
     assert torch.equal(ends if terminal else limits, at_end) and (limits if terminal else ends).max() == 0
 
 
+@pytest.mark.parametrize("script, constants", [("a2c", {"alpha": 0.99, "eps": 1e-5, "momentum": 0}),
+                                               ("ppo", {"betas": (0.9, 0.999), "eps": 1e-5})])
+def test_constants_of_the_optimizer(script, constants, tmp_path):
+    folder = train(load(script), tmp_path, total_timesteps=100, **SHORT)
+    (group,) = checkpoint(folder / "checkpoint.pt")["optimizer"]["param_groups"]
+    assert {name: group[name] for name in constants} == constants
+
+
 @pytest.mark.parametrize("script", ROLLOUT)
 def test_the_gradient_is_scaled_down(script, tmp_path, monkeypatch):
     """To a norm of .5 over policy and critic, where it is larger."""

@@ -221,6 +221,16 @@ def test_actions_are_drawn_from_the_policy():
     assert abs(np.corrcoef(u.T)[0, 1]) < 0.03 and abs(np.corrcoef(u[1:, 0], u[:-1, 0])[0, 1]) < 0.03
 
 
+def test_acting_builds_no_graph():
+    policy, seen = sac.Policy(3, 2), []
+    policy.register_forward_hook(lambda module, inputs, output: seen.append(output[0].requires_grad))
+    obs = np.zeros((5, 3), np.float32)
+    sac.act(policy, obs, "cpu", np.random.default_rng(0), 2, warm_up=False)
+    sac.greedy(policy, obs, "cpu")
+    policy(torch.from_numpy(obs))
+    assert seen == [False, False, True]
+
+
 def test_actions_of_the_warm_up_are_uniform():
     policy, rng = constant([5.0, 5.0], [0.1, 0.1]), np.random.default_rng(0)
     action = sac.act(policy, np.zeros((20_000, 1), np.float32), CPU, rng, 2, warm_up=True)
