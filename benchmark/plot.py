@@ -4,7 +4,7 @@ Draws benchmark/figures/<suite>.png for each suite in benchmark/results/: over t
 interquartile mean of the seeds' training returns, with its 95 % bootstrap interval from five seeds on, and
 below that each of them as a thin line.
 Writes the tables into the README between <!-- results --> and <!-- /results -->, and <!-- speed --> and
-<!-- /speed -->; a table that has no such place is printed.
+<!-- /speed -->; where a file has no such marks, they come at its end.
 """
 import argparse
 import re
@@ -162,11 +162,11 @@ def speed_report(rows: list[dict]) -> str:
 
 
 def put(readme: Path, name: str, text: str) -> None:
-    """Write the text between the marks of that name, or print it."""
+    """Write the text between the marks of that name; where there are none, they come at the end."""
     old = readme.read_text() if readme.exists() else ""
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
     if begin not in old or end not in old:
-        return print(text)
+        old += begin + end
     readme.write_text(old[:old.index(begin)] + begin + text + old[old.index(end):])
 
 

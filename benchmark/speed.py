@@ -80,6 +80,7 @@ ROWS = {
 } | {f"{name}-dqn": Row(f"{name}.py {DQN} {EPSILON}", f"dqn.py {DQN} {EPSILON}")
      for name in ("double_dqn", "dueling_dqn", "per_dqn")}
 ROWS["noisy_dqn-dqn"] = Row(f"noisy_dqn.py {DQN}", f"dqn.py {DQN} {EPSILON}")
+ROWS["noisy_dqn-8-envs"] = Row(f"noisy_dqn.py {DQN} --num-envs 8", f"dqn.py {DQN} {EPSILON} --num-envs 8")
 
 
 def transitions(side: str) -> int:

@@ -210,6 +210,9 @@ def test_plot(tmp_path):
     assert "| ppo | 3 | 20 | 500.0 |  | 500.0 |" in text
     subprocess.run(command, check=True)
     assert readme.read_text() == text
+    command[-1] = tmp_path / "tables.md"
+    subprocess.run(command, check=True)
+    assert command[-1].read_text() == text[len("before\n"):-len("after\n")]
 
 
 def test_stored_results_are_small_and_whole():
