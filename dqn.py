@@ -19,8 +19,8 @@ Where: Algorithm 1 -> train; target y_j and squared error -> td_loss; replay mem
 
 Departs: the error term is not clipped to [-1, 1]; Adam, not RMSProp; a time limit bootstraps; no random
     warm-up, epsilon falls at once; the newest n rows are not drawn yet; the target period counts transitions,
-    not updates; a lost life is no end; greedy evaluation; an MLP for vectors; our defaults, with
-    the paper's: gamma .999 (.99), B 128 (32), D 100,000 (1,000,000), an update every 2 (4), epsilon .05 (.1).
+    not updates; a lost life is no end; greedy evaluation; an MLP for vectors; our defaults (the
+    paper's): gamma .999 (.99), B 128 (32), D 100,000 (1,000,000), update every 2 (4), last epsilon .05 (.1).
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \

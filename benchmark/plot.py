@@ -164,9 +164,9 @@ def speed_report(rows: list[dict]) -> str:
 def put(readme: Path, name: str, text: str) -> None:
     """Write the text between the marks of that name; where there are none, they come at the end."""
     old = readme.read_text() if readme.exists() else ""
-    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if begin not in old or end not in old:
-        old += begin + end
+        old += f"{begin}{end}\n"
     readme.write_text(old[:old.index(begin)] + begin + text + old[old.index(end):])
 
 
