@@ -29,7 +29,7 @@ SUITES = {
     "acrobot": [(name, name, "Acrobot-v1", None, 10) for name in VALUE + POLICY],
     "pendulum": [(name, name, "Pendulum-v1", PENDULUM.get(name), 5) for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
-    "hopper": [("ppo", "ppo", "Hopper-v5", None, 3), ("sac", "sac", "Hopper-v5", MUJOCO, 1)],
+    "hopper": [("ppo", "ppo", "Hopper-v5", None, 3), ("sac", "sac", "Hopper-v5", MUJOCO, 3)],
     "halfcheetah": [("sac", "sac", "HalfCheetah-v5", MUJOCO, 1)],
     "pong": [("dqn", "dqn", "ALE/Pong-v5", GREEDY, 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
