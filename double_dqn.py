@@ -42,7 +42,8 @@ import torch
 import torch.nn.functional as F
 import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformObservation
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+from gymnasium.wrappers.vector import TransformObservation
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -101,7 +102,7 @@ class QNetwork(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
+            obs = obs.contiguous(memory_format=torch.channels_last).float().div_(255)
         return self.head(self.body(obs))
 
 
@@ -218,16 +219,11 @@ def fail(message: str) -> NoReturn:
 
 
 def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment that resets in the step that ends an episode. Vectors become float32. Atari: raw
-    rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
+    """Vector environment that returns true last observations; see reset_ended. Vectors become float32. Atari:
+    raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
-            env = gym.make(env_id, disable_env_checker=True, **shown)
-            space = env.observation_space
-            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
-            # a copy: an environment that reuses its array would write over the episode's last observation
-            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
+            return gym.make(env_id, disable_env_checker=True, **shown)
         env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
@@ -236,13 +232,17 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
     try:
         if atari and not render_mode:
             raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
-            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
                 envs.render()
+        space = envs.single_observation_space
+        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
@@ -250,12 +250,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
              " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
 
 
-def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
-    if ended.any():
-        obs = obs.copy()
-        obs[ended] = np.stack(info["final_obs"][ended])
-    return obs
+def reset_ended(envs, obs: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Observations to act on (N, *O): `obs`, but the first of a new episode where one ended. Without this
+    reset the next step would ignore its action and be stored as a transition between two episodes."""
+    return envs.reset(options={"reset_mask": ended})[0] if ended.any() else obs
 
 
 def reset_seed(seed: int, step: int) -> int:
@@ -482,17 +480,16 @@ def train(args: Args, state: dict | None = None) -> None:
         action = act(q_net, obs, device, rng, num_actions, epsilon)
 
         # step
-        next_obs, reward, terminated, truncated, info = envs.step((space.start + action).astype(space.dtype))
+        next_obs, reward, terminated, truncated, _ = envs.step((space.start + action).astype(space.dtype))
         step += args.num_envs
         ended = terminated | truncated
         run.track(step, reward, ended)
         save = run.stop or step >= args.total_timesteps or due(step, args.num_envs, args.checkpoint_frequency)
 
         # store
-        true_next = last_obs(next_obs, info, ended)
         reward = np.sign(reward) if clip_reward else reward
-        buffer.add(obs, action, reward, terminated, truncated | bool(save), true_next)  # a save cuts episodes
-        obs = next_obs
+        buffer.add(obs, action, reward, terminated, truncated | bool(save), next_obs)  # a save cuts episodes
+        obs = reset_ended(envs, next_obs, ended)
 
         # learn
         for _ in range(due(step - args.learning_starts, args.num_envs, args.train_frequency)):

@@ -46,7 +46,8 @@ import torch
 import tyro
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TransformObservation
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
+from gymnasium.wrappers.vector import TransformObservation
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -98,12 +99,12 @@ class Categorical(NamedTuple):
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the K."""
         logp = self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)  # (B,) or (B, K)
-        return logp.reshape(len(logp), -1).sum(1)
+        return logp.sum(1) if logp.dim() == 2 else logp
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the K."""
         logp = self.logits.log_softmax(-1)  # (B, A) or (B, K, A)
-        return -(logp.exp() * logp).reshape(len(logp), -1).sum(1)
+        return -(logp.exp() * logp).flatten(1).sum(1)
 
 
 class Normal(NamedTuple):
@@ -153,7 +154,7 @@ class Body(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last: faster convolutions
-            obs = obs.contiguous(memory_format=torch.channels_last).float() / 255
+            obs = obs.contiguous(memory_format=torch.channels_last).float().div_(255)
         return self.layers(obs)
 
 
@@ -236,7 +237,7 @@ def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: s
         ended = terminated | truncated
         rows.append((obs, action, reward, ended, left > 0))  # action as drawn: log_prob takes it unclipped
         left -= ended & (left > 0)
-        obs = next_obs
+        obs = reset_ended(envs, next_obs, ended)
     obs, action, reward, ended, counts = (np.stack(x) for x in zip(*rows, strict=True))  # (T, N, ...) each
     reward = reward.astype(np.float32)
     number = counts.cumsum().reshape(counts.shape)  # of the transition in the batch
@@ -256,16 +257,11 @@ def fail(message: str) -> NoReturn:
 
 
 def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment that resets in the step that ends an episode. Vectors become float32. Atari: raw
-    rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
+    """Vector environment that returns true last observations; see reset_ended. Vectors become float32. Atari:
+    raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
-            env = gym.make(env_id, disable_env_checker=True, **shown)
-            space = env.observation_space
-            if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-                space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
-            # a copy: an environment that reuses its array would write over the episode's last observation
-            return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
+            return gym.make(env_id, disable_env_checker=True, **shown)
         env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
         return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
 
@@ -274,13 +270,17 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
     try:
         if atari and not render_mode:
             raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
-            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, **raw)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
                 envs.render()
+        space = envs.single_observation_space
+        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
@@ -288,12 +288,10 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
              " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
 
 
-def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
-    if ended.any():
-        obs = obs.copy()
-        obs[ended] = np.stack(info["final_obs"][ended])
-    return obs
+def reset_ended(envs, obs: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Observations to act on (N, *O): `obs`, but the first of a new episode where one ended. Without this
+    reset the next step would ignore its action and be stored as a transition between two episodes."""
+    return envs.reset(options={"reset_mask": ended})[0] if ended.any() else obs
 
 
 def reset_seed(seed: int, step: int) -> int:

@@ -46,7 +46,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import TransformObservation
+from gymnasium.wrappers.vector import TransformObservation
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -255,23 +255,22 @@ def fail(message: str) -> NoReturn:
 
 # changed from dqn.py: vectors only
 def make_envs(env_id: str, num_envs: int, render_mode=None):
-    """Vector environment that resets in the step that ends an episode. Vectors become float32."""
+    """Vector environment that returns true last observations; see reset_ended. Vectors become float32."""
     def make_env():
-        env = gym.make(env_id, disable_env_checker=True, **shown)
-        space = env.observation_space
-        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
-        # a copy: an environment that reuses its array would write over the episode's last observation
-        return TransformObservation(env, lambda obs: np.array(obs, space.dtype), space)
+        return gym.make(env_id, disable_env_checker=True, **shown)
 
     shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
     try:
-        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
         if render_mode:  # what cannot be filmed shows here, before training
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
                 envs.render()
+        space = envs.single_observation_space
+        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
         fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (extras: pip"
@@ -279,12 +278,10 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
              " MUJOCO_GL=egl or osmesa, and its library; Atari games, like ALE/Pong-v5: dqn.py, ppo.py)")
 
 
-def last_obs(obs: np.ndarray, info: dict, ended: np.ndarray) -> np.ndarray:
-    """True next observations (N, *O): `obs`, but where one ended its last, not the next episode's first."""
-    if ended.any():
-        obs = obs.copy()
-        obs[ended] = np.stack(info["final_obs"][ended])
-    return obs
+def reset_ended(envs, obs: np.ndarray, ended: np.ndarray) -> np.ndarray:
+    """Observations to act on (N, *O): `obs`, but the first of a new episode where one ended. Without this
+    reset the next step would ignore its action and be stored as a transition between two episodes."""
+    return envs.reset(options={"reset_mask": ended})[0] if ended.any() else obs
 
 
 def reset_seed(seed: int, step: int) -> int:
@@ -522,16 +519,15 @@ def train(args: Args, state: dict | None = None) -> None:
         action = act(policy, obs, device, rng, action_size, warm_up=step < args.learning_starts)
 
         # step
-        next_obs, reward, terminated, truncated, info = envs.step(scale(action, space))
+        next_obs, reward, terminated, truncated, _ = envs.step(scale(action, space))
         step += args.num_envs
         ended = terminated | truncated
         run.track(step, reward, ended)
         save = run.stop or step >= args.total_timesteps or due(step, args.num_envs, args.checkpoint_frequency)
 
         # store
-        true_next = last_obs(next_obs, info, ended)
-        buffer.add(obs, action, reward, terminated, truncated | bool(save), true_next)  # a save cuts episodes
-        obs = next_obs
+        buffer.add(obs, action, reward, terminated, truncated | bool(save), next_obs)  # a save cuts episodes
+        obs = reset_ended(envs, next_obs, ended)
 
         # learn
         for _ in range(due(step - args.learning_starts, args.num_envs, args.train_frequency)):

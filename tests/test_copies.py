@@ -12,7 +12,7 @@ from common import BUDGET, CAP, PARENT, ROOT, SCRIPTS, load
 TEXT = {name: (ROOT / f"{name}.py").read_text() for name in SCRIPTS}
 MARK = re.compile(r"\s*# changed from (\w+)\.py: \S.*")
 INSIDE = "Args", "check", "train"  # a mark before each changed hunk; all other blocks: one for the whole
-PLUMBING = "fail", "make_envs", "last_obs", "evaluate", "save_checkpoint", "load_checkpoint"
+PLUMBING = "fail", "make_envs", "reset_ended", "evaluate", "save_checkpoint", "load_checkpoint"
 PURE = ("discounted_returns", "gae", "td_loss", "reinforce_loss", "vpg_loss", "value_loss", "a2c_loss",
         "normalize", "ppo_loss", "squash", "soft_target", "critic_loss", "policy_loss", "temperature_loss")
 ALLOWED = {"torch", "F", "math", "nn", "Batch", "range", "len", "reversed", "zip", "min", "max", "tuple",

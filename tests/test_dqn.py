@@ -376,14 +376,13 @@ def test_stacks_of_the_real_game(game, num_envs, steps):
     obs, _ = envs.reset(seed=1)
     for step in range(1, steps + 1):
         assert obs.shape == (num_envs, 4, 84, 84) and obs.dtype == np.uint8
-        next_obs, reward, terminated, truncated, info = envs.step(rng.choice([1, 2, 3], size=num_envs))
+        next_obs, reward, terminated, truncated, _ = envs.step(rng.choice([1, 2, 3], size=num_envs))
         ended, number = terminated | truncated, step * num_envs + np.arange(num_envs)
         cut = step % 37 == 0 and step < 200
-        true_next = dqn.last_obs(next_obs, info, ended)
-        transition = obs.copy(), number, reward, terminated, truncated | cut, true_next
+        transition = obs.copy(), number, reward, terminated, truncated | cut, next_obs
         buffer.add(*transition)
         oracle.add(*transition)
-        obs = envs.reset(seed=step)[0] if cut else next_obs
+        obs = envs.reset(seed=step)[0] if cut else dqn.reset_ended(envs, next_obs, ended)
         own_ends += ended.sum()
         if step in (40, 150) or ended.any():
             compare(buffer, oracle, rng)
@@ -394,12 +393,11 @@ def test_stacks_of_the_real_game(game, num_envs, steps):
 # ---- environments
 
 def play(envs, actions, seed=3, stop=None):
-    """Observations, rewards, ends and true next observations of the first environment."""
-    steps, (obs, _) = [(envs.reset(seed=seed)[0][0], 0, 0, 0)], (None, None)
+    """Observations, rewards and ends of the first environment."""
+    steps = [(envs.reset(seed=seed)[0][0], 0, 0, 0)]
     for action in actions:
-        obs, reward, terminated, truncated, info = envs.step(np.array([action]))
-        true_next = dqn.last_obs(obs, info, terminated | truncated)
-        steps.append((true_next[0].copy(), reward[0], terminated[0], truncated[0]))
+        obs, reward, terminated, truncated, _ = envs.step(np.array([action]))
+        steps.append((obs[0].copy(), reward[0], terminated[0], truncated[0]))
         if terminated[0] or truncated[0]:
             break
     envs.close()
@@ -437,8 +435,8 @@ def test_sticky_actions_are_a_flag(probability, monkeypatch):
 def test_float64_becomes_float32():
     envs = dqn.make_envs("probes:Float64-v0", 2)
     obs, _ = envs.reset(seed=0)
-    next_obs, _, ended, _, info = envs.step(np.zeros(2, int))
-    assert ended.all() and dqn.last_obs(next_obs, info, ended).dtype == np.float32
+    next_obs, _, ended, _, _ = envs.step(np.zeros(2, int))
+    assert ended.all() and dqn.reset_ended(envs, next_obs, ended).dtype == np.float32
     assert obs.dtype == next_obs.dtype == envs.single_observation_space.dtype == np.float32
     envs.close()
 
@@ -455,19 +453,27 @@ def test_ends_are_true_ones():
     obs, _ = envs.reset(seed=0)
     seen = []
     for _ in range(4):
-        next_obs, _, terminated, truncated, info = envs.step(np.zeros(2, int))
-        seen.append((obs[0, 0], dqn.last_obs(next_obs, info, terminated | truncated)[0, 0], terminated[0]))
-        obs = next_obs
+        next_obs, _, terminated, truncated, _ = envs.step(np.zeros(2, int))
+        seen.append((obs[0, 0], next_obs[0, 0], terminated[0]))
+        obs = dqn.reset_ended(envs, next_obs, terminated | truncated)
     envs.close()
     assert seen == [(0, 1, False), (1, 2, True), (10, 11, False), (11, 12, True)]
 
 
-def test_last_obs_replaces_only_ended_environments():
-    obs, final = np.arange(6.0).reshape(3, 2), np.full(3, None)
-    final[1], given = np.array([8.0, 9.0]), obs.copy()
-    out = dqn.last_obs(obs, {"final_obs": final}, np.array([False, True, False]))
-    assert out.tolist() == [[0, 1], [8, 9], [4, 5]] and (obs == given).all()
-    assert dqn.last_obs(obs, {}, np.zeros(3, bool)) is obs
+def test_reset_ended_resets_only_ended_environments():
+    """One environment is a step ahead of the other; what an ended one returned stays as it was."""
+    envs = dqn.make_envs("probes:Probe7-v0", 2)  # observations 0, 1, 2 | 10, 11, 12 | ...
+    envs.reset(seed=0)
+    envs.step(np.zeros(2, int))
+    envs.reset(options={"reset_mask": np.array([True, False])})
+    obs, _, ended, _, _ = envs.step(np.zeros(2, int))
+    assert obs.tolist() == [[11], [2]] and ended.tolist() == [False, True]
+    new_obs = dqn.reset_ended(envs, obs, ended)
+    assert new_obs.tolist() == [[11], [10]] and obs.tolist() == [[11], [2]]
+    obs, _, ended, _, _ = envs.step(np.zeros(2, int))
+    assert obs.tolist() == [[12], [11]] and ended.tolist() == [True, False]
+    assert dqn.reset_ended(envs, obs, np.zeros(2, bool)) is obs
+    envs.close()
 
 
 def test_seeds_of_training_and_evaluation_are_apart():

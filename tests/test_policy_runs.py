@@ -97,7 +97,7 @@ def test_collect(module, num_envs, each):
         ends = [sum(min(time - 1, length) for length in lengths)
                 + sum(lengths[j] >= time for j in range(i + 1)) for time, i, _ in want]
         want = sorted(zip(ends, (rows for _, _, rows in want), strict=True), key=lambda pair: pair[0])
-        envs = SyncVectorEnv([Uneven] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        envs = SyncVectorEnv([Uneven] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
         episodes = module.collect(envs, parity, seed, each, "cpu")
         assert len(episodes) == num_envs * each and episodes[-1].end == sum(lengths)
         for episode, (end, rows) in zip(episodes, want, strict=True):
