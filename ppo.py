@@ -320,7 +320,7 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     loss = pg_loss + vf_coef * value_loss - bonus  # ()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()  # (), never negative
-        clipfrac = ((ratio - 1).abs() > clip_coef).float().mean()  # ()
+        clipfrac = (ratio != clipped).float().mean()  # ()
     info = {"policy_loss": pg_loss.detach(), "value_loss": value_loss.detach(),  # () each
             "entropy": entropy.mean().detach(), "approx_kl": approx_kl, "clipfrac": clipfrac}  # () each
     return loss, info
