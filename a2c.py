@@ -283,7 +283,7 @@ def a2c_loss(logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor, ret: to
     """Loss () and its parts, from (B,) each. Mnih et al. 2016, section 4 and Algorithm S3."""
     pg_loss = -(adv.detach() * logp).mean()  # ()
     value_loss = 0.5 * (value - ret.detach()).square().mean()  # ()
-    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (); without it no backward pass through H
+    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (); 0.0 spares a backward pass through H
     loss = pg_loss + vf_coef * value_loss - bonus  # ()
     info = {"policy_loss": pg_loss, "value_loss": value_loss, "entropy": entropy.mean()}  # () each
     return loss, {name: part.detach() for name, part in info.items()}
@@ -314,7 +314,7 @@ def fail(message: str) -> NoReturn:
 
 
 def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment that returns true last observations; see reset_ended. Vectors become float32. Atari:
+    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32. Atari:
     raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
@@ -557,9 +557,8 @@ def train(args: Args, state: dict | None = None) -> None:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
     # changed from vpg.py: one optimizer for both
-    optimizer = torch.optim.RMSprop(
-        net.parameters(), lr=args.learning_rate, alpha=0.99, eps=1e-5, foreach=True)
     params = list(net.parameters())
+    optimizer = torch.optim.RMSprop(params, lr=args.learning_rate, alpha=0.99, eps=1e-5, foreach=True)
     parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
     if state:
         for name, part in parts.items():
@@ -586,7 +585,7 @@ def train(args: Args, state: dict | None = None) -> None:
             step += args.num_envs
             ended = terminated | truncated
             run.track(step, reward, ended)
-            new_obs = reset_ended(envs, next_obs, ended)
+            new_obs = reset_ended(envs, next_obs, ended)  # to act on; next_obs is what this step led to
             reward = np.sign(reward) if clip_reward else reward
             reward_sum = reward + args.gamma * reward_sum  # sum of gamma^(t - k) r_k, k <= t
             obs_norm.update(new_obs)

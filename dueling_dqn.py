@@ -220,7 +220,7 @@ def fail(message: str) -> NoReturn:
 
 
 def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment that returns true last observations; see reset_ended. Vectors become float32. Atari:
+    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32. Atari:
     raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:

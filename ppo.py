@@ -316,7 +316,7 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
         clipped_value = old_value + (value - old_value).clamp(-clip_coef, clip_coef)  # (B,)
         error = torch.max(error, (clipped_value - ret).square())  # (B,)
     value_loss = 0.5 * error.mean()  # ()
-    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (); without it no backward pass through H
+    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (); 0.0 spares a backward pass through H
     loss = pg_loss + vf_coef * value_loss - bonus  # ()
     with torch.no_grad():
         approx_kl = (ratio - 1 - log_ratio).mean()  # (), never negative
@@ -351,7 +351,7 @@ def fail(message: str) -> NoReturn:
 
 
 def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment that returns true last observations; see reset_ended. Vectors become float32. Atari:
+    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32. Atari:
     raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
     def make_env():
         if not atari:
@@ -594,9 +594,9 @@ def train(args: Args, state: dict | None = None) -> None:
         if args.capture_video:
             evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, best)
-    # changed from a2c.py: Adam, as in the paper
-    optimizer = torch.optim.Adam(net.parameters(), lr=args.learning_rate, eps=1e-5, fused=True)
     params = list(net.parameters())
+    # changed from a2c.py: Adam, as in the paper
+    optimizer = torch.optim.Adam(params, lr=args.learning_rate, eps=1e-5, fused=True)
     parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
     if state:
         for name, part in parts.items():
@@ -621,7 +621,7 @@ def train(args: Args, state: dict | None = None) -> None:
             step += args.num_envs
             ended = terminated | truncated
             run.track(step, reward, ended)
-            new_obs = reset_ended(envs, next_obs, ended)
+            new_obs = reset_ended(envs, next_obs, ended)  # to act on; next_obs is what this step led to
             reward = np.sign(reward) if clip_reward else reward
             reward_sum = reward + args.gamma * reward_sum  # sum of gamma^(t - k) r_k, k <= t
             obs_norm.update(new_obs)

@@ -255,7 +255,7 @@ def fail(message: str) -> NoReturn:
 
 # changed from dqn.py: vectors only
 def make_envs(env_id: str, num_envs: int, render_mode=None):
-    """Vector environment that returns true last observations; see reset_ended. Vectors become float32."""
+    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32."""
     def make_env():
         return gym.make(env_id, disable_env_checker=True, **shown)
 

@@ -25,7 +25,7 @@ import tempfile
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv
 from records import ROOT, commit_of, machine, versions, write
 
 SCRIPTS = "dqn", "double_dqn"
@@ -61,7 +61,7 @@ def values(q_net: torch.nn.Module, env_id: str, seed: int, gamma: float, num_env
     def make_env():
         return gym.make(env_id, max_episode_steps=STEPS, disable_env_checker=True)
 
-    envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = SyncVectorEnv([make_env] * num_envs)  # a step after an end counts for nothing
     obs, _ = envs.reset(seed=2**30 + seed)
     going, rows = np.ones(num_envs, bool), []
     while going.any():

@@ -111,6 +111,17 @@ class Probe7(Probe):
         return 10.0 * self.episode + self.t
 
 
+class Apart(Probe7):
+    """The same, but with an odd seed the first episode begins at its second step: side by side, environments
+    do not end together."""
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = (seed or 0) % 2
+        self.obs += self.t
+        return self.pack(), {}
+
+
 class Probe8(Probe):
     """No reward, one step: only the entropy counts."""
 
@@ -258,7 +269,7 @@ class LimitBox(Limit):
     action_space = TORQUE
 
 
-class Probe7Box(Probe7):
+class ApartBox(Apart):
     action_space = TORQUE
 
 

@@ -545,9 +545,9 @@ def test_one_network_for_pixels():
 
 @pytest.mark.parametrize("script", ROLLOUT)
 def test_statistics_of_a_run(script, tmp_path, monkeypatch):
-    """Of each observation that an environment's step returns, once: not of an episode's last one, which is
-    not returned, nor of those of evaluation. Rewards are divided by the deviation of their discounted sums,
-    which begin anew with each episode and after each checkpoint; what is logged is raw."""
+    """Of each observation that is acted on, once: where an episode ended, of the next one's first, not of its
+    last; and of none in evaluation. Rewards are divided by the deviation of their discounted sums, which
+    begin anew with each episode and after each checkpoint; what is logged is raw."""
     module, updates, rollouts = load(script), [], []
     original = module.RunningNorm.update
 
@@ -597,7 +597,7 @@ def test_observations_of_the_statistics(script, tmp_path, monkeypatch):
     np.testing.assert_allclose(state["var"].item(), np.var(seen), rtol=1e-4)
     obs, next_obs = (torch.cat([rollout[i] for rollout in rollouts]) for i in (0, 5))
     assert obs.dtype == next_obs.dtype == torch.float32 and max(obs.abs().max(), next_obs.abs().max()) <= 10
-    # the policy acted on what is stored: what a step returned, scaled with that step's statistics
+    # the policy acted on what is stored: within an episode what a step returned, scaled as of then
     assert torch.equal(obs[1::2], next_obs[::2]) and (obs[2::2] != next_obs[1:-1:2]).all()
 
 

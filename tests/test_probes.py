@@ -54,11 +54,11 @@ def test_a_time_limit_is_no_end(script, num_envs, n_step, tmp_path):
 @pytest.mark.parametrize("script", VALUE)
 @pytest.mark.parametrize("num_envs, n_step", [(1, 1), (3, 1), (2, 3)])
 def test_no_transition_goes_from_one_episode_to_the_next(script, num_envs, n_step, tmp_path, monkeypatch):
-    """Probe 7, which numbers its observations: 10 * episode + step, two steps."""
+    """Observations are numbers: 10 * episode + step, two steps. Environments do not end together."""
     module, batches = load(script), []
     td_loss = module.td_loss
     monkeypatch.setattr(module, "td_loss", lambda *args: batches.append(args[0]) or td_loss(*args))
-    train(module, tmp_path, env_id="probes:Probe7-v0", num_envs=num_envs, n_step=n_step,
+    train(module, tmp_path, env_id="probes:Apart-v0", num_envs=num_envs, n_step=n_step,
           **{**SETTINGS, "gamma": 0.5, "total_timesteps": 300, "buffer_size": 40})
     obs, next_obs, terminated, discount = (torch.cat([getattr(batch, name) for batch in batches]).squeeze()
                                            for name in ("obs", "next_obs", "terminated", "discount"))
@@ -144,13 +144,13 @@ def test_value_at_a_time_limit(script, expected, num_envs, tmp_path):
 @pytest.mark.parametrize("script", [script for script in POLICY if script not in EPISODIC])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_no_pair_of_a_rollout_goes_from_one_episode_to_the_next(script, num_envs, tmp_path, monkeypatch):
-    """Probe 7, which numbers its observations: 10 * episode + step, two steps; rollouts of 5 begin and end in
-    the midst of episodes, and after a checkpoint comes a reset: to those 10 and 21 it left no step."""
+    """Observations are numbers: 10 * episode + step, two steps. Environments do not end together; rollouts of
+    5 begin and end in the midst of episodes, and after a checkpoint comes a reset."""
     module, rollouts = load(script), []
     rollout = module.Rollout
     monkeypatch.setattr(module, "Rollout", lambda *parts: rollouts.append(rollout(*parts)) or rollouts[-1])
     minibatches = {"num_minibatches": 1} if script == "ppo" else {}
-    train(module, tmp_path, env_id="probes:Probe7-v0", total_timesteps=60 * num_envs, num_envs=num_envs,
+    train(module, tmp_path, env_id="probes:Apart-v0", total_timesteps=60 * num_envs, num_envs=num_envs,
           num_steps=5, eval_episodes=1, checkpoint_frequency=20 * num_envs, **minibatches)
     obs, next_obs, terminated, truncated = (
         torch.cat([getattr(part, name) for part in rollouts]).view(60, num_envs)
@@ -158,4 +158,4 @@ def test_no_pair_of_a_rollout_goes_from_one_episode_to_the_next(script, num_envs
     assert truncated.max() == 0
     assert torch.equal(next_obs - obs, torch.ones(60, num_envs))
     assert torch.equal(terminated, (next_obs % 10 == 2).float())
-    assert set((obs // 10).flatten().tolist()) == set(range(32)) - {10, 21}
+    assert len(obs.unique()) > 50

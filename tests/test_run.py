@@ -45,11 +45,12 @@ def spy(monkeypatch, owner, name, note):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_seed_goes_everywhere(script, tmp_path, monkeypatch):
-    """To networks, exploration and replay, training's and evaluation's episodes; no reset is like another."""
+    """To networks, exploration and replay, training's and evaluation's episodes; no seed resets twice."""
     made, drawn, reset = [], [], []
     spy(monkeypatch, torch, "manual_seed", made.append)
     spy(monkeypatch, np.random, "default_rng", lambda *seed: drawn.extend(seed))
-    spy(monkeypatch, SyncVectorEnv, "reset", lambda self, seed=None, **_: reset.append(seed))
+    spy(monkeypatch, SyncVectorEnv, "reset", lambda self, seed=None, options=None: (
+        options or reset.append(seed)))  # a reset by mask has no seed
     call(script, *SMALL[script], "--seed", "7", "--checkpoint-frequency", "100", cwd=tmp_path)
     assert made[0] == 7 and (script not in REPLAY or 7 in drawn)
     assert reset[0] == load(script).reset_seed(7, 0) and reset[-1] == 2**30 + 7
