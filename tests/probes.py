@@ -112,12 +112,13 @@ class Probe7(Probe):
 
 
 class Apart(Probe7):
-    """The same, but with an odd seed the first episode begins at its second step: side by side, environments
-    do not end together."""
+    """The same, but every other episode begins at its second step, after an odd seed the first one: side by
+    side, environments seldom end together."""
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.t = (seed or 0) % 2
+        self.phase = self.episode + seed if seed is not None else self.phase
+        self.t = (self.phase - self.episode) % 2
         self.obs += self.t
         return self.pack(), {}
 

@@ -159,3 +159,6 @@ def test_no_pair_of_a_rollout_goes_from_one_episode_to_the_next(script, num_envs
     assert torch.equal(next_obs - obs, torch.ones(60, num_envs))
     assert torch.equal(terminated, (next_obs % 10 == 2).float())
     assert len(obs.unique()) > 50
+    for part in rollouts:  # next_values takes the value of the next row for that of next_obs
+        going = part.terminated[:-1] == 0
+        assert torch.equal(part.obs[1:][going], part.next_obs[:-1][going])
