@@ -538,7 +538,7 @@ def test_warm_up_ends_on_time(tmp_path, monkeypatch):
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_no_transition_goes_from_one_episode_to_the_next(num_envs, tmp_path, monkeypatch):
     """Observations are numbers: 10 * episode + step, two steps, of which the second terminates; environments
-    do not end together."""
+    seldom end together."""
     batches = watch_batches(monkeypatch)
     train(sac, tmp_path, env_id="probes:ApartBox-v0", num_envs=num_envs, **{**SMALL, "buffer_size": 40})
     obs, next_obs, terminated = (torch.cat([getattr(batch, name) for batch in batches]).squeeze()
