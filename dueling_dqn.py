@@ -22,7 +22,7 @@ Run:
     python dueling_dqn.py
     python dueling_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 \
         --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \
-        --target-network-frequency 1000 --end-e 0.02
+        --target-network-frequency 1000 --end-e 0.02 --adam-eps 1.5e-4
 """
 import copy
 import math
@@ -55,6 +55,7 @@ class Args:
     seed: int = 1  # of networks, environments, exploration and replay
     total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
+    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1): with less, most units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
@@ -446,6 +447,7 @@ def train(args: Args, state: dict | None = None) -> None:
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
     pixels, num_actions = len(obs_shape) == 3, int(space.n)
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # the moments of dead units would become subnormal, slow on a CPU
     torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
     rng = np.random.default_rng(args.seed)
     q_net = QNetwork(obs_shape, num_actions).to(device)
@@ -459,13 +461,13 @@ def train(args: Args, state: dict | None = None) -> None:
         if args.capture_video:
             evaluate(args, policy, Path(args.evaluate).parent / "videos" / "evaluation")
         return evaluate(args, policy)
-    optimizer = torch.optim.Adam(q_net.parameters(), lr=args.learning_rate, fused=True)
+    optimizer = torch.optim.Adam(q_net.parameters(), lr=args.learning_rate, eps=args.adam_eps, fused=True)
     buffer = ReplayBuffer(args.buffer_size, args.num_envs, obs_shape, args.n_step, args.gamma)
     parts = {"q_net": q_net, "target_net": target_net, "optimizer": optimizer, "buffer": buffer}
     if state:
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        optimizer.param_groups[0]["lr"] = args.learning_rate
+        optimizer.param_groups[0].update(lr=args.learning_rate, eps=args.adam_eps)
         rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch"])
     run = Run(args, state)

@@ -581,6 +581,7 @@ def train(args: Args, state: dict | None = None) -> None:
     obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
     pixels = len(obs_shape) == 3
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # the moments of dead units would become subnormal, slow on a CPU
     torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
     net = ActorCritic(obs_shape, action_space).to(device)
     obs_norm, reward_norm = RunningNorm(obs_shape, args.norm_obs), RunningNorm((), args.norm_reward)

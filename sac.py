@@ -478,6 +478,7 @@ def train(args: Args, state: dict | None = None) -> None:
     obs_size, space = envs.single_observation_space.shape[0], envs.single_action_space
     action_size = math.prod(space.shape)
     torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)  # the moments of dead units would become subnormal, slow on a CPU
     torch.set_num_threads(args.num_threads or 1)
     rng = np.random.default_rng(args.seed)
     policy, critic = Policy(obs_size, action_size).to(device), Critic(obs_size, action_size).to(device)

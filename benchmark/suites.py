@@ -11,6 +11,7 @@ ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 -
 PONG = f"--total-timesteps 500000 {ATARI}"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
+EPS = "--adam-eps 1.5e-4"
 PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
     "vpg": "--total-timesteps 600000 --num-envs 4 --episodes-per-env 1 --gamma 0.95 --ent-coef 0"
@@ -31,11 +32,14 @@ SUITES = {
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
     "hopper": [("ppo", "ppo", "Hopper-v5", None, 3), ("sac", "sac", "Hopper-v5", MUJOCO, 3)],
     "halfcheetah": [("sac", "sac", "HalfCheetah-v5", MUJOCO, 1)],
-    "pong": [("dqn", "dqn", "ALE/Pong-v5", GREEDY, 1),
-             ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1),
-             *[(name, name, "ALE/Pong-v5", PONG if name == "noisy_dqn" else GREEDY, 1)
+    "pong": [("dqn", "dqn", "ALE/Pong-v5", f"{GREEDY} {EPS}", 1),
+             ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4 {EPS}", 1),
+             *[(name, name, "ALE/Pong-v5", f"{PONG if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
                for name in VALUE[1:]]],
-    "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", NSTEP, 2)],
+    "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 2),
+                    ("eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2)],
+    "pong-eps": [("dqn, eps 1e-8", "dqn", "ALE/Pong-v5", GREEDY, 1),
+                 ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
                   for name, flags in (("SGD", SGD), ("Adam", ADAM)) for reduction in ("sum", "mean")],
     "a2c-steps": [(f"num-steps {n}", "a2c", "CartPole-v1", f"--num-steps {n}", 10) for n in (1, 10)],
