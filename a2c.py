@@ -568,8 +568,7 @@ def train(args: Args, state: dict | None = None) -> None:
         # changed from vpg.py: one learning rate, no mean of past returns; then the size of rollouts
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
-    step, save = run.first_step, True
-    taken = args.num_steps * args.num_envs  # transitions of a rollout
+    step, save, taken = run.first_step, True, args.num_steps * args.num_envs  # taken: by a whole rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
         # changed from vpg.py: rollouts in place of episodes

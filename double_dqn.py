@@ -22,8 +22,8 @@ Departs: as dqn.py does; the larger target period, smaller epsilon and single sh
 Run:
     python double_dqn.py
     python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
-        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02 \
-        --adam-eps 1.5e-4
+        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 \
+        --end-e 0.02 --adam-eps 1.5e-4
 """
 import copy
 import math
@@ -56,7 +56,7 @@ class Args:
     seed: int = 1  # of networks, environments, exploration and replay
     total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
-    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1): with less, most units die
+    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap

@@ -24,8 +24,8 @@ Departs: the error term is not clipped to [-1, 1]; Adam, not RMSProp; a time lim
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
-        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 --end-e 0.02 \
-        --adam-eps 1.5e-4
+        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 \
+        --end-e 0.02 --adam-eps 1.5e-4
     python dqn.py --env-id ALE/Pong-v5 --n-step 4 --total-timesteps 200000 --exploration-fraction 0.4 \
         --learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000 \
         --target-network-frequency 1000 --end-e 0.02 --adam-eps 1.5e-4
@@ -61,7 +61,7 @@ class Args:
     seed: int = 1  # of networks, environments, exploration and replay
     total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
-    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1): with less, most units die
+    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap

@@ -605,8 +605,7 @@ def train(args: Args, state: dict | None = None) -> None:
         optimizer.param_groups[0]["lr"] = args.learning_rate
         torch.set_rng_state(state["torch"])
     run = Run(args, state)
-    step, save = run.first_step, True
-    taken = args.num_steps * args.num_envs  # transitions of a rollout
+    step, save, taken = run.first_step, True, args.num_steps * args.num_envs  # taken: by a whole rollout
     clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
     while step < args.total_timesteps:
         if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same

@@ -31,7 +31,8 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
 FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
-LEVELS = dict.fromkeys(("pong", "pong-n-step"), [0, 15])  # the table: when a curve is first above these
+PONG = "pong", "pong-n-step", "pong-eps"
+LEVELS = dict.fromkeys(PONG, [0, 15])  # the table: when a curve is first above these
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:

@@ -37,7 +37,7 @@ SUITES = {
              *[(name, name, "ALE/Pong-v5", f"{PONG if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
                for name in VALUE[1:]]],
     "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 2),
-                    ("eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2)],
+                    ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2)],
     "pong-eps": [("dqn, eps 1e-8", "dqn", "ALE/Pong-v5", GREEDY, 1),
                  ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)

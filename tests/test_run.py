@@ -81,6 +81,31 @@ def test_threads_for_pixels(script, tmp_path, monkeypatch):
     assert asked[0] == 5
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_subnormal_numbers_are_zero(script, tmp_path, monkeypatch):
+    """While it learns: the moments of dead units, which decay into them, slow Adam down."""
+    def product(*_) -> float:
+        return torch.tensor(1e-30).mul(1e-10).item()
+
+    found = []
+    spy(monkeypatch, torch.Tensor, "backward", lambda *_: found.append(product()))
+    assert product() > 0
+    train(load(script), tmp_path, **small(script))
+    assert found and not any(found)
+
+
+@pytest.mark.parametrize("script", VALUE)
+def test_eps_of_adam(script, tmp_path):
+    """From the flag, on --resume, too."""
+    def eps() -> float:
+        return checkpoint(path)["optimizer"]["param_groups"][0]["eps"]
+
+    path = train(load(script), tmp_path, adam_eps=0.5, **small(script)) / "checkpoint.pt"
+    assert eps() == 0.5
+    call(script, "--resume", path, "--adam-eps", "0.25", "--total-timesteps", "150", cwd=tmp_path)
+    assert eps() == 0.25
+
+
 @pytest.mark.parametrize("script", PIXELS)
 def test_device_auto(script, monkeypatch):
     """A GPU for pixels only."""
