@@ -55,7 +55,7 @@ class Args:
     seed: int = 1  # of networks, environments, exploration and replay
     total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
     learning_rate: float = 1e-3  # of Adam
-    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al., Table 1), or many units die
+    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
