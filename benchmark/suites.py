@@ -11,6 +11,7 @@ ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 -
 PONG = f"--total-timesteps 500000 {ATARI}"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
+NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} --n-step 4"
 EPS = "--adam-eps 1.5e-4"
 PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
@@ -37,7 +38,9 @@ SUITES = {
              *[(name, name, "ALE/Pong-v5", f"{PONG if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
                for name in VALUE[1:]]],
     "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 2),
-                    ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2)],
+                    ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2),
+                    *[(f"{name} n-step 4", name, "ALE/Pong-v5",
+                       f"{NOISY_NSTEP if name == 'noisy_dqn' else NSTEP} {EPS}", 1) for name in VALUE[1:]]],
     "pong-eps": [("dqn, eps 1e-8", "dqn", "ALE/Pong-v5", GREEDY, 1),
                  ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
