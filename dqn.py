@@ -13,14 +13,14 @@ Where: Algorithm 1 -> train; target y_j and squared error -> td_loss; replay mem
     epsilon-greedy -> act; n-step return (Hessel et al., arXiv:1710.02298, Eq. (2)) -> ReplayBuffer.sample
 
     y    = r + gamma * (1 - terminated) * max_a Q(s', a; theta^-)      van Hasselt et al. 2016, Eq. (3)
-    loss = mean of (y - Q(s, a; theta))^2
+    loss = mean of (y - Q(s, a; theta))^2,      theta^-: of the target network
     --n-step n: y = sum of gamma^i r_i, i < k, + gamma^k * (1 - terminated) * max_a Q(s_k, a; theta^-), where
                 k = n, or fewer steps if the episode ends or a time limit or checkpoint cuts it first
 
 Departs: the error term is not clipped to [-1, 1]; Adam, not RMSProp; a time limit bootstraps; no random
-    warm-up, epsilon falls at once; the newest n rows are not drawn yet; the target period counts transitions,
-    not updates; a lost life is no end; greedy evaluation; an MLP for vectors; our defaults (the
-    paper's): gamma .999 (.99), B 128 (32), D 100,000 (1,000,000), update every 2 (4), last epsilon .05 (.1).
+    warm-up; the newest n rows are not drawn yet; a lost life is no end; greedy evaluation; an MLP for
+    vectors; our defaults (the paper's): gamma .999 (.99), B 128 (32), D 100,000 (1,000,000), start 1,000
+    (50,000), update every 2 (4), target every 100 (10,000 updates), epsilon .05 (.1) at 10,000 (1,000,000).
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
@@ -81,7 +81,7 @@ class Args:
     checkpoint_frequency: int = 100_000  # between checkpoints, which cut episodes (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
 
 
 class Batch(NamedTuple):
@@ -246,7 +246,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 envs.render()
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
             envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
@@ -381,7 +381,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: str) -> dict:
     """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
@@ -394,7 +394,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__)
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -13,7 +13,7 @@ Where: Eq. (1), weights of section 3.4 -> ReplayBuffer.sample; priorities -> Rep
     weighted loss, Algorithm 1 -> td_loss; sum tree, App. B.2.1 -> SumTree
 
     P(i) = p_i^alpha / sum_k p_k^alpha                                Eq. (1)
-    p_i  = |TD error| + eps, and the highest so far for a new transition
+    p_i  = |TD error| + eps, and the highest so far, at first 1, for a new transition
     w_i  = (P(i) / min_j P(j))^-beta, j in the batch (section 3.4's N cancels), beta from 0.4 to 1
     loss = mean of w * (y - Q(s, a; theta))^2, with y as in dqn.py
 
@@ -81,7 +81,7 @@ class Args:
     checkpoint_frequency: int = 100_000  # between checkpoints, which cut episodes (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
 
 
 # changed from dqn.py: importance weights, and where the transitions lie
@@ -301,7 +301,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 envs.render()
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
             envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
@@ -436,7 +436,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: str) -> dict:
     """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
@@ -449,7 +449,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__)
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

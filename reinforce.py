@@ -16,8 +16,8 @@ Where: Sutton's return R_t, here G_t -> discounted_returns; gradient, Williams's
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
-    --reduction mean: the mean over t: the longer an episode, the smaller its gradient, so in a batch each
-        time step of a short one weighs more. Adam hides a constant factor, part of a changing one; SGD none
+    --reduction mean: the mean over t, 1/T of the sum, so in a batch each time step of a short episode
+        weighs more. Adam hides a constant factor and part of a changing one; SGD hides neither
 
 Departs: where Williams weighs an action by all rewards of its episode, only those from it on count here, and
     discounted; no gamma^t before a term, as usual in practice; no baseline, b = 0; one optimizer step for a
@@ -72,7 +72,7 @@ class Args:
     checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
 
 
 class Episode(NamedTuple):
@@ -169,7 +169,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
         elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
-            sizes = torch.from_numpy(action_space.nvec)  # (K,)
+            sizes = torch.tensor(action_space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
         else:
@@ -279,7 +279,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 envs.render()
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
             envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
@@ -414,7 +414,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: str) -> dict:
     """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
@@ -427,7 +427,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__)
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

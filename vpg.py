@@ -74,7 +74,7 @@ class Args:
     checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
     capture_video: bool = False  # film an evaluation episode at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
 
 
 class Episode(NamedTuple):
@@ -171,7 +171,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(torch.zeros(action_space.shape))
             outputs = action_space.shape[0]
         elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
-            sizes = torch.from_numpy(action_space.nvec)  # (K,)
+            sizes = torch.tensor(action_space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
         else:
@@ -297,7 +297,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
                 envs.render()
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(np.float32(space.low), np.float32(space.high))
+            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
             envs = TransformObservation(envs, np.float32, single_observation_space=space)
         return envs
     except Exception as error:
@@ -432,7 +432,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 def load_checkpoint(path: str) -> dict:
     """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
@@ -445,7 +445,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__)
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -106,7 +106,7 @@ def test_values_that_an_action_does_not_have(script):
 @pytest.mark.parametrize("script", POLICY)
 def test_policies_of_each_kind_of_action(script):
     module, obs = load(script), torch.randn(5, 3)
-    several = MultiDiscrete([3, 2], dtype=np.int32), Box(-1, 1, (2,), np.float16)
+    several = MultiDiscrete([3, 2], dtype=np.uint16), Box(-1, 1, (2,), np.float16)
     for space, shape in (Discrete(4, start=2, dtype=np.int32), (5,)), *((space, (5, 2)) for space in several):
         policy = module.Policy((3,), space)
         dist = policy(obs)

@@ -134,6 +134,8 @@ def test_threads(script, given, threads, tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_shows_docstring_and_every_flag(script, tmp_path):
     text = call(script, "--help", cwd=tmp_path).out
+    for section in ("Paper", "Adds", "Where", "Departs", "Run"):
+        assert re.search(rf"^ *{section}:", text, re.M), section
     about, _, text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split()).partition(" options ")
     assert about.endswith(" ".join(load(script).__doc__.split()))
     for field in dataclasses.fields(load(script).Args):
