@@ -13,7 +13,7 @@ Where: its target (unnumbered, section "Double DQN"; Wang et al. 2016, Eq. (6)) 
 
     a*   = argmax_a Q(s', a; theta)
     y    = r + gamma * (1 - terminated) * Q(s', a*; theta^-)
-    loss = mean of (y - Q(s, a; theta))^2
+    loss = mean of (y - Q(s, a; theta))^2,      theta^-: of the target network
     --n-step n: y = sum of gamma^i r_i, i < k, + gamma^k * (1 - terminated) * Q(s_k, a*; theta^-),
         with k and s_k as in dqn.py and a* at s_k
 
@@ -376,7 +376,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
+    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
     try:
         state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
@@ -391,7 +391,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

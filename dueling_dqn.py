@@ -14,7 +14,7 @@ Where: Eq. (9), Fig. 1 -> QNetwork
 
     Q(s, a) = V(s) + A(s, a) - mean over a' of A(s, a')      Eq. (9); (7) and (8) are the forms it rejects
     y       = r + gamma * (1 - terminated) * max_a Q(s', a; theta^-)
-    loss    = mean of (y - Q(s, a; theta))^2
+    loss    = mean of (y - Q(s, a; theta))^2,      theta^-: of the target network
 
 Departs: as dqn.py does; DQN's target, where the paper has Double DQN's, so that only the network is new;
     no 1/sqrt(2) on the gradient that enters the last convolution; no clipping of the gradient norm at 10.
@@ -376,7 +376,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
+    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
     try:
         state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
@@ -391,7 +391,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -14,7 +14,7 @@ Where: Eqs. (9)-(11), section 3.2 -> NoisyLinear; loss, Eq. (14) -> td_loss, aft
     layer(x) = (mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b                   Eq. (9)
     factorised, input i, output j: eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j)    Eqs. (10), (11)
         f(x) = sgn(x) sqrt(|x|), e ~ N(0, 1); independent (the paper's A3C): all eps_w, eps_b ~ N(0, 1)
-    y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-)
+    y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-),      zeta^-: of the target network
     loss = mean of (y - Q(s, a, eps; zeta))^2, zeta: all mu and sigma; eps, eps' drawn independently
 
 Departs: as dqn.py does, but for epsilon; the MLP's first layer has no noise; the noisy policy fills the
@@ -396,7 +396,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
+    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
     try:
         state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
@@ -411,7 +411,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -506,7 +506,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 
 def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote; weights_only refuses a file that would run code."""
+    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
     try:
         state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
         script = state["script"]
@@ -521,7 +521,7 @@ def load_checkpoint(path: str) -> dict:
 
 def parse_args(cls) -> tuple:
     """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))
+    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
     path = args.resume or args.evaluate
     state = load_checkpoint(path) if path else {}
     try:

@@ -25,12 +25,12 @@ STYLES = [("black", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":")
 LABELS = {suite: [label for label, *_ in curves] for suite, curves in SUITES.items()}
 # each child beside its parent
 FAMILIES = [["dqn", child] for child in VALUE[1:]] + [list(pair) for pair in pairwise(POLICY)]
-NSTEP = [label for label in LABELS["pong-n-step"] if "eps" not in label]
+FOUR_STEPS = [label for label in LABELS["pong-n-step"] if "eps" not in label]
 PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curves share a panel
     "cartpole": FAMILIES, "acrobot": FAMILIES,
     "pendulum": [list(POLICY), ["sac"]], "inverted-pendulum": [list(POLICY), ["sac"]],
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
-    "pong-n-step": [[NSTEP[0], label] for label in LABELS["pong-n-step"][1:]] + [NSTEP],
+    "pong-n-step": [[FOUR_STEPS[0], label] for label in LABELS["pong-n-step"][1:]] + [FOUR_STEPS],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
 FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
 PONG = "pong", "pong-n-step", "pong-eps"

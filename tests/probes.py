@@ -190,7 +190,7 @@ class SmallImage(Probe4):
 
 
 class Float64(Probe4):
-    observation_space = Box(-np.inf, np.inf, (1,), np.float64)
+    observation_space = Box(-np.finfo(np.float64).max, np.finfo(np.float64).max, (1,), np.float64)
 
     def pack(self):
         return super().pack().astype(np.float64)
