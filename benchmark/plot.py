@@ -33,8 +33,7 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "pong-n-step": [[FOUR_STEPS[0], label] for label in LABELS["pong-n-step"][1:]] + [FOUR_STEPS],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
 FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
-PONG = "pong", "pong-n-step", "pong-eps"
-LEVELS = dict.fromkeys(PONG, [0, 15])  # the table: when a curve is first above these
+PONG = "pong", "pong-n-step", "pong-eps"  # their tables say when curves are above 0 and 15
 
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -123,16 +122,20 @@ def table(head: list[str], rows: list[list]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def first_above(curve: tuple | None, level: float) -> str:
-    """Transitions after which the interquartile mean is first above the level."""
-    above = np.flatnonzero(iqm(curve[1]) > level) if curve else []
-    return f"{curve[0][above[0]]:,}" if len(above) else "never"
+def above(curve: tuple | None, level: float) -> list[str]:
+    """Transitions at which each seed's curve is first above the level, and from which on it stays there."""
+    steps, values = curve or (np.empty(0), np.empty((0, 0)))
+    high = values > level
+    stays = np.logical_and.accumulate(high[:, ::-1], axis=1)[:, ::-1]
+    return [" / ".join(f"{steps[row.argmax()]:,}" if row.any() else "never" for row in rows)
+            for rows in (high, stays)]
 
 
 def report(suite: str, runs: list[dict], curves: dict) -> str:
     """Figure, table of the final evaluations, and how the runs were made."""
     head = ["run", "seeds", "transitions", "evaluation", "95 % interval", "lowest"]
-    rows, levels = [], LEVELS.get(suite, [])
+    head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
+    rows = []
     for label in dict.fromkeys(row["label"] for row in runs):
         mine = [row for row in runs if row["label"] == label]
         means = np.array([float(row["eval mean"]) for row in mine])
@@ -141,12 +144,13 @@ def report(suite: str, runs: list[dict], curves: dict) -> str:
         total = int(asked[-1]) if asked else curves[label][0][-1] if label in curves else ""
         rows.append([label, len(mine), f"{total:,}" if total else "", f"{iqm(means):.1f}", ends,
                      f"{means.min():.1f}"])
-        rows[-1] += [first_above(curves.get(label), level) for level in levels]
+        if suite in PONG:
+            rows[-1] += above(curves.get(label), 0) + above(curves.get(label), 15)[:1]
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
             for name in ("environment", "machine", "versions", "commit")}
     return (f"**{suite}** on {made['environment']}: `python benchmark/learning.py --suite {suite}`\n\n"
             f"![{suite}](benchmark/figures/{suite}.png)\n\n"
-            f"{table(head + [f'first above {level} at' for level in levels], rows)}\n\n"
+            f"{table(head, rows)}\n\n"
             f"Each run's command: [runs.csv](benchmark/results/{suite}/runs.csv). Machine: {made['machine']}."
             f" Versions: {made['versions']}. Commits of the scripts: {made['commit']}.\n")
 
@@ -183,7 +187,7 @@ def main() -> None:
     texts = ["`evaluation` is the interquartile mean over seeds (of fewer than four: the mean) of what runs\n"
              "print at their end, the mean return of ten episodes of the greedy policy. A point of a curve\n"
              "is the mean return of the episodes that ended in 1 % of a run's transitions, while the policy\n"
-             "explored.\n"]
+             "explored. Where a curve is above a return is said for each seed.\n"]
     for suite in SUITES:
         if (options.results / suite / "runs.csv").exists():
             runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))

@@ -186,6 +186,9 @@ def test_plot(tmp_path):
             (("1", "10", "1"), ("1", "30", "3"), ("2", "20", "5"), ("2", "40", "6"))]
     steps, returns = plot.aligned(rows)
     assert steps.tolist() == [20, 30, 40] and returns.tolist() == [[1, 3, 3], [5, 5, 6]]
+    assert plot.above((steps, returns), 1) == ["30 / 20", "30 / 20"]
+    assert plot.above((steps, np.array([[1, 2, 0], [0, 2, 1]])), 0) == ["20 / 30", "never / 30"]
+    assert plot.above((steps, returns), 5) == ["never / 40", "never / 40"]
     places = plot.spread([0.5, 0.5, 0.52, 1.2], 0.1)
     assert max(places) <= 1.0 + 1e-6 and min(np.diff(places)) > 0.09
 
