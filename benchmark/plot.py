@@ -131,19 +131,29 @@ def above(curve: tuple | None, level: float) -> list[str]:
             for rows in (high, stays)]
 
 
+def last_tenth(curve: tuple | None) -> str:
+    """Lowest and highest point of all seeds' curves over the last tenth of the transitions."""
+    if not curve:
+        return ""
+    steps, values = curve
+    points = values[:, steps > 0.9 * steps[-1]]
+    return f"{points.min():.1f} to {points.max():.1f}"
+
+
 def report(suite: str, runs: list[dict], curves: dict) -> str:
     """Figure, table of the final evaluations, and how the runs were made."""
-    head = ["run", "seeds", "transitions", "evaluation", "95 % interval", "lowest"]
+    head = ["run", "seeds", "transitions", "evaluation", "95 % interval or each", "lowest", "last tenth"]
     head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
     rows = []
     for label in dict.fromkeys(row["label"] for row in runs):
-        mine = [row for row in runs if row["label"] == label]
+        mine = sorted((row for row in runs if row["label"] == label), key=lambda row: int(row["seed"]))
         means = np.array([float(row["eval mean"]) for row in mine])
-        ends = "{:.1f} to {:.1f}".format(*interval(means)) if len(means) >= FEWEST else ""
+        ends = ("{:.1f} to {:.1f}".format(*interval(means)) if len(means) >= FEWEST else
+                " / ".join(f"{mean:.1f}" for mean in means))
         asked = re.findall(r"--total-timesteps (\d+)", mine[0]["command"])  # the last one counts
         total = int(asked[-1]) if asked else curves[label][0][-1] if label in curves else ""
         rows.append([label, len(mine), f"{total:,}" if total else "", f"{iqm(means):.1f}", ends,
-                     f"{means.min():.1f}"])
+                     f"{means.min():.1f}", last_tenth(curves.get(label))])
         if suite in PONG:
             rows[-1] += above(curves.get(label), 0) + above(curves.get(label), 15)[:1]
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
@@ -187,7 +197,8 @@ def main() -> None:
     texts = ["`evaluation` is the interquartile mean over seeds (of fewer than four: the mean) of what runs\n"
              "print at their end, the mean return of ten episodes of the greedy policy. A point of a curve\n"
              "is the mean return of the episodes that ended in 1 % of a run's transitions, while the policy\n"
-             "explored. Where a curve is above a return is said for each seed.\n"]
+             "explored; `last tenth` is the range of all seeds' points over the last tenth of the\n"
+             "transitions. Where a curve is above a return is said for each seed.\n"]
     for suite in SUITES:
         if (options.results / suite / "runs.csv").exists():
             runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))

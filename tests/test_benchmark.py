@@ -189,15 +189,18 @@ def test_plot(tmp_path):
     assert plot.above((steps, returns), 1) == ["30 / 20", "30 / 20"]
     assert plot.above((steps, np.array([[1, 2, 0], [0, 2, 1]])), 0) == ["20 / 30", "never / 30"]
     assert plot.above((steps, returns), 5) == ["never / 40", "never / 40"]
+    curve = np.array([80, 90, 91, 100]), np.array([[9, 8, 1, 2], [0, 7, 3, 4]])
+    assert plot.last_tenth(curve) == "1.0 to 4.0"
     places = plot.spread([0.5, 0.5, 0.52, 1.2], 0.1)
     assert max(places) <= 1.0 + 1e-6 and min(np.diff(places)) > 0.09
 
     results, readme = tmp_path / "results", tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
     for label in ("dqn", "ppo"):
-        for seed in "12345" if label == "dqn" else "123":
+        for seed in "12345" if label == "dqn" else "213":
             run = make_run(label, seed)
-            row = {"eval mean": "500.00", "wall seconds": "2", "commit": "abc", "command": run.command,
+            mean = "500.00" if label == "dqn" else f"50{seed}.00"
+            row = {"eval mean": mean, "wall seconds": "2", "commit": "abc", "command": run.command,
                    "versions": "torch 2", "machine": "a machine"}
             learning.store(run, results / "cartpole" / "runs.csv", [row])
             points = [{"step": str(step), "return": str(step * int(seed))} for step in (10, 20)]
@@ -209,8 +212,8 @@ def test_plot(tmp_path):
     text = readme.read_text()
     assert (tmp_path / "figures" / "cartpole.png").stat().st_size > 5000
     assert text.startswith("before\n<!-- results -->\n") and text.endswith("<!-- /results -->\nafter\n")
-    assert "| dqn | 5 | 20 | 500.0 | 500.0 to 500.0 | 500.0 |" in text and "old" not in text
-    assert "| ppo | 3 | 20 | 500.0 |  | 500.0 |" in text
+    assert "| dqn | 5 | 20 | 500.0 | 500.0 to 500.0 | 500.0 | 20.0 to 100.0 |" in text and "old" not in text
+    assert "| ppo | 3 | 20 | 502.0 | 501.0 / 502.0 / 503.0 | 501.0 | 20.0 to 60.0 |" in text
     subprocess.run(command, check=True)
     assert readme.read_text() == text
     command[-1] = tmp_path / "tables.md"
