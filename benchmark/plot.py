@@ -7,6 +7,7 @@ Writes the tables into the README between <!-- results --> and <!-- /results -->
 <!-- /speed -->; where a file has no such marks, they come at its end.
 """
 import argparse
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -140,8 +141,8 @@ def last_tenth(curve: tuple | None) -> str:
     return f"{points.min():.1f} to {points.max():.1f}"
 
 
-def report(suite: str, runs: list[dict], curves: dict) -> str:
-    """Figure, table of the final evaluations, and how the runs were made."""
+def report(suite: str, runs: list[dict], curves: dict, figure: str, source: str) -> str:
+    """Figure, table of the final evaluations, and how the runs were made; figure and source are links."""
     head = ["run", "seeds", "transitions", "evaluation", "95 % interval or each", "lowest", "last tenth"]
     head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
     rows = []
@@ -159,14 +160,14 @@ def report(suite: str, runs: list[dict], curves: dict) -> str:
     made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
             for name in ("environment", "machine", "versions", "commit")}
     return (f"**{suite}** on {made['environment']}: `python benchmark/learning.py --suite {suite}`\n\n"
-            f"![{suite}](benchmark/figures/{suite}.png)\n\n"
+            f"![{suite}]({figure})\n\n"
             f"{table(head, rows)}\n\n"
-            f"Each run's command: [runs.csv](benchmark/results/{suite}/runs.csv). Machine: {made['machine']}."
+            f"Each run's command: [runs.csv]({source}). Machine: {made['machine']}."
             f" Versions: {made['versions']}. Commits of the scripts: {made['commit']}.\n")
 
 
-def speed_report(rows: list[dict]) -> str:
-    """The table of speed.csv."""
+def speed_report(rows: list[dict], source: str) -> str:
+    """The table of speed.csv, which source links to."""
     head = ["row", "transitions/s", "against", "its transitions/s", "ratio", "lowest to highest", "rounds",
             "threads", "MB", "its MB"]
     cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],
@@ -175,7 +176,12 @@ def speed_report(rows: list[dict]) -> str:
     made = "; ".join("; ".join(dict.fromkeys(row[name] for row in rows))
                      for name in ("machine", "versions", "date"))
     return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {made}. Each row's commands:"
-            " [speed.csv](benchmark/results/speed.csv).\n")
+            f" [speed.csv]({source}).\n")
+
+
+def link(path: Path, readme: Path) -> str:
+    """The path as a page beside the readme would link to it."""
+    return Path(os.path.relpath(path, readme.parent)).as_posix()
 
 
 def put(readme: Path, name: str, text: str) -> None:
@@ -204,11 +210,14 @@ def main() -> None:
             runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))
             curves = {label: aligned([row for row in points if row["label"] == label])
                       for label in dict.fromkeys(row["label"] for row in points)}
-            draw(suite, curves, options.figures / f"{suite}.png")
-            texts.append(report(suite, runs, curves))
+            figure, source = options.figures / f"{suite}.png", options.results / suite / "runs.csv"
+            draw(suite, curves, figure)
+            links = (link(path, options.readme) for path in (figure, source))
+            texts.append(report(suite, runs, curves, *links))
     put(options.readme, "results", "\n".join(texts))
-    if (options.results / "speed.csv").exists():
-        put(options.readme, "speed", speed_report(read(options.results / "speed.csv")))
+    speed = options.results / "speed.csv"
+    if speed.exists():
+        put(options.readme, "speed", speed_report(read(speed), link(speed, options.readme)))
 
 
 if __name__ == "__main__":

@@ -219,6 +219,10 @@ def test_plot(tmp_path):
     command[-1] = tmp_path / "tables.md"
     subprocess.run(command, check=True)
     assert command[-1].read_text() == text[len("before\n"):-len("after\n")]
+    command[-1] = results / "tables.md"  # as in the README: links are from where the tables are
+    subprocess.run(command, check=True)
+    links = re.findall(r"\]\((.+?)\)", command[-1].read_text())
+    assert len(links) == 2 and all((results / path).is_file() for path in links)
 
 
 def test_stored_results_are_small_and_whole():
