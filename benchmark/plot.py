@@ -3,8 +3,8 @@
 Draws benchmark/figures/<suite>.png for each suite in benchmark/results/: over the transitions, the
 interquartile mean of the seeds' training returns, with its 95 % bootstrap interval from five seeds on, and
 below that each of them as a thin line.
-Writes the tables into the README between <!-- results --> and <!-- /results -->, and <!-- speed --> and
-<!-- /speed -->; where a file has no such marks, they come at its end.
+Writes the tables into the README, that of a suite between <!-- suite --> and <!-- /suite --> and that of
+speed.csv between <!-- speed --> and <!-- /speed -->; where a file has no such marks, they come at its end.
 """
 import argparse
 import os
@@ -142,7 +142,7 @@ def last_tenth(curve: tuple | None) -> str:
 
 
 def report(suite: str, runs: list[dict], curves: dict, figure: str, source: str) -> str:
-    """Figure, table of the final evaluations, and how the runs were made; figure and source are links."""
+    """Command, figure, and table of the final evaluations; figure and source are links."""
     head = ["run", "seeds", "transitions", "evaluation", "95 % interval or each", "lowest", "last tenth"]
     head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
     rows = []
@@ -157,13 +157,12 @@ def report(suite: str, runs: list[dict], curves: dict, figure: str, source: str)
                      f"{means.min():.1f}", last_tenth(curves.get(label))])
         if suite in PONG:
             rows[-1] += above(curves.get(label), 0) + above(curves.get(label), 15)[:1]
-    made = {name: "; ".join(dict.fromkeys(row[name] for row in runs))
-            for name in ("environment", "machine", "versions", "commit")}
-    return (f"**{suite}** on {made['environment']}: `python benchmark/learning.py --suite {suite}`\n\n"
+    environment, machine = ("; ".join(dict.fromkeys(row[name] for row in runs))
+                            for name in ("environment", "machine"))
+    return (f"**{suite}** on {environment}: `python benchmark/learning.py --suite {suite}`\n\n"
             f"![{suite}]({figure})\n\n"
             f"{table(head, rows)}\n\n"
-            f"Each run's command: [runs.csv]({source}). Machine: {made['machine']}."
-            f" Versions: {made['versions']}. Commits of the scripts: {made['commit']}.\n")
+            f"Commands, commits, versions: [runs.csv]({source}). Machine: {machine}.\n")
 
 
 def speed_report(rows: list[dict], source: str) -> str:
@@ -200,11 +199,6 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=ROOT / "benchmark" / "figures")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     options = parser.parse_args()
-    texts = ["`evaluation` is the interquartile mean over seeds (of fewer than four: the mean) of what runs\n"
-             "print at their end, the mean return of ten episodes of the greedy policy. A point of a curve\n"
-             "is the mean return of the episodes that ended in 1 % of a run's transitions, while the policy\n"
-             "explored; `last tenth` is the range of all seeds' points over the last tenth of the\n"
-             "transitions. Where a curve is above a return is said for each seed.\n"]
     for suite in SUITES:
         if (options.results / suite / "runs.csv").exists():
             runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))
@@ -213,8 +207,7 @@ def main() -> None:
             figure, source = options.figures / f"{suite}.png", options.results / suite / "runs.csv"
             draw(suite, curves, figure)
             links = (link(path, options.readme) for path in (figure, source))
-            texts.append(report(suite, runs, curves, *links))
-    put(options.readme, "results", "\n".join(texts))
+            put(options.readme, suite, report(suite, runs, curves, *links))
     speed = options.results / "speed.csv"
     if speed.exists():
         put(options.readme, "speed", speed_report(read(speed), link(speed, options.readme)))

@@ -195,7 +195,7 @@ def test_plot(tmp_path):
     assert max(places) <= 1.0 + 1e-6 and min(np.diff(places)) > 0.09
 
     results, readme = tmp_path / "results", tmp_path / "README.md"
-    readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    readme.write_text("before\n<!-- cartpole -->\nold\n<!-- /cartpole -->\nafter\n")
     for label in ("dqn", "ppo"):
         for seed in "12345" if label == "dqn" else "213":
             run = make_run(label, seed)
@@ -211,7 +211,7 @@ def test_plot(tmp_path):
     subprocess.run(command, check=True)
     text = readme.read_text()
     assert (tmp_path / "figures" / "cartpole.png").stat().st_size > 5000
-    assert text.startswith("before\n<!-- results -->\n") and text.endswith("<!-- /results -->\nafter\n")
+    assert text.startswith("before\n<!-- cartpole -->\n") and text.endswith("<!-- /cartpole -->\nafter\n")
     assert "| dqn | 5 | 20 | 500.0 | 500.0 to 500.0 | 500.0 | 20.0 to 100.0 |" in text and "old" not in text
     assert "| ppo | 3 | 20 | 502.0 | 501.0 / 502.0 / 503.0 | 501.0 | 20.0 to 60.0 |" in text
     subprocess.run(command, check=True)
