@@ -76,7 +76,7 @@ def test_learner_sees_clipped_rewards_of_frames(script, clip, stored, tmp_path):
 def test_threads_for_pixels(script, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("torch.get_num_threads", lambda: 5)
-    spy(monkeypatch, torch, "set_num_threads", asked.append)
+    monkeypatch.setattr("torch.set_num_threads", asked.append)  # asked for only: five on few cores are slow
     train(load(script), tmp_path, env_id="probes:Frames-v0", **small(script))
     assert asked[0] == 5
 
