@@ -34,7 +34,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -128,11 +127,11 @@ class Normal(NamedTuple):
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the A."""
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the A."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(self.mean.shape[:-1])
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -247,10 +246,10 @@ class RunningNorm:
         return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}
 
     def load_state_dict(self, state: dict) -> None:
-        self.mean, self.var = state["mean"].numpy().copy(), state["var"].numpy().copy()
-        self.count = state["count"]
+        self.mean, self.var, self.count = np.array(state["mean"]), np.array(state["var"]), state["count"]
 
 
+@torch.no_grad()
 def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, terminated: torch.Tensor,
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and value targets (T, N) of a rollout; next_value is V of the true next observations.
@@ -333,7 +332,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
-                envs.render()
+                height, width, channels = envs.render()[0].shape  # without these it is no frame
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             space = gym.spaces.Box(-np.inf, np.inf, space.shape)
@@ -393,7 +392,7 @@ class Run:
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
+        self.finished, self.recent = [], state.get("recent", [])
 
         def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
@@ -422,8 +421,8 @@ class Run:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
-        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
-        self.finished.clear()
+        returns = [*self.sums[0], *self.recent]
+        self.finished, self.recent = [], self.recent[-100:]
         for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
@@ -440,7 +439,7 @@ class Run:
         """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
         self.writer.flush()
         self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
+        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
         if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
@@ -499,8 +498,9 @@ def check(args: Args, state: dict) -> tuple:
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        if type(value) is int and not low <= value <= 10**9:
-            fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        high = 1024 if name == "num_threads" else 10**9
+        if type(value) is int and not low <= value <= high:
+            fail(f"{flag} must be from {low} to {high}, not {value}")
         # changed from vpg.py: weights above 1, one optimizer, normalisers
         high = 10**9 if name in ("max_grad_norm", "vf_coef") else 1
         if type(value) is float and not 0 <= value <= high:

@@ -33,7 +33,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -150,8 +149,8 @@ class SumTree:
 class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
-    Every observation is stored once; a 3-d one is taken for a stack of frames, of which only the newest is
-    kept. Where an episode ended, the next row begins another, and `final` has the observation it ended with.
+    Every observation is stored once; of a 3-d one, taken for uint8 frames, with zeros before an episode's
+    first, only the newest is kept. Where an episode ended, the next row begins another; `final` has its last.
     """
 
     def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -175,12 +174,12 @@ class ReplayBuffer:
         """Store a step of all N environments, (N, ...) each; next_obs is the true one where episodes end."""
         row = self.count % self.rows
         for env in self.ended[row].nonzero()[0]:
-            self.final.pop((row, int(env)), None)
+            self.final.pop((row, env), None)
         self.frame[row] = obs[:, -1] if self.stack > 1 else obs
         self.action[row], self.reward[row], self.terminated[row] = action, reward, terminated
         self.ended[row] = terminated | truncated
         for env in self.ended[row].nonzero()[0]:
-            self.final[row, int(env)] = next_obs[env].copy()
+            self.final[row, env] = next_obs[env].copy()
         self.count += 1
         lost, whole = (row + self.stack - 1) % self.rows, (row - self.n_step) % self.rows
         self.priority[lost] = 0  # its stack has lost a frame now; without stacks it is the new row
@@ -188,7 +187,7 @@ class ReplayBuffer:
         self.changed += [at * len(obs) + np.arange(len(obs)) for at in (lost, whole)]
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str, beta: float) -> Batch:
-        """Transitions drawn by P(i) = p_i^alpha / sum_k p_k^alpha, Eq. (1), one from each B-th of the sum."""
+        """One transition from each B-th of the sum of p^alpha, Eq. (1); n + 1 rows or more must be there."""
         changed = np.concatenate([*self.changed, np.empty(0, np.int64)])
         self.changed.clear()
         self.tree.set(changed, self.priority.reshape(-1)[changed])
@@ -206,13 +205,13 @@ class ReplayBuffer:
             row = (row + going) % self.rows  # a window stays at the last step of its episode
         next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]  # going: row is s_k's
         for i in (~going).nonzero()[0]:
-            next_obs[i] = self.final[int(row[i]), int(env[i])]
+            next_obs[i] = self.final[row[i], env[i]]
         arrays = (self.obs(start, env), self.action[start, env], reward, discount,
                   terminated.astype(np.float32), next_obs, weight.astype(np.float32))
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays), index)
 
     def update_priorities(self, index: np.ndarray, td_error: torch.Tensor, alpha: float, eps: float) -> None:
-        """Store p^alpha, p = |TD error| + eps, for the transitions of a batch, (B,) and (B,). Section 3.3."""
+        """Store p^alpha, p = |TD error| + eps, of a batch, (B,), (B,), before the next add. Section 3.3."""
         priority = (td_error.abs().cpu().double().numpy() + eps) ** alpha
         self.priority.reshape(-1)[index] = priority
         self.highest[0] = max(self.highest[0], priority.max())
@@ -298,7 +297,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
-                envs.render()
+                height, width, channels = envs.render()[0].shape  # without these it is no frame
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             space = gym.spaces.Box(-np.inf, np.inf, space.shape)
@@ -358,7 +357,7 @@ class Run:
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
+        self.finished, self.recent = [], state.get("recent", [])
 
         def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
@@ -387,8 +386,8 @@ class Run:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
-        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
-        self.finished.clear()
+        returns = [*self.sums[0], *self.recent]
+        self.finished, self.recent = [], self.recent[-100:]
         for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
@@ -405,7 +404,7 @@ class Run:
         """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
         self.writer.flush()
         self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
+        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
         if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
@@ -464,8 +463,9 @@ def check(args: Args, state: dict) -> tuple:
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        if type(value) is int and not low <= value <= 10**9:
-            fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        high = 1024 if name == "num_threads" else 10**9
+        if type(value) is int and not low <= value <= high:
+            fail(f"{flag} must be from {low} to {high}, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
         # changed from dqn.py: alpha is fixed, it is in the stored p^alpha

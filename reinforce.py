@@ -35,7 +35,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -123,11 +122,11 @@ class Normal(NamedTuple):
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         """(B,), summed over the A."""
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
     def entropy(self) -> torch.Tensor:
         """(B,), summed over the A."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(self.mean.shape[:-1])
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -193,7 +192,7 @@ def discounted_returns(reward: torch.Tensor, gamma: float) -> torch.Tensor:
     ret, ahead = reward.tolist(), 0.0  # (T,), in Python's numbers: faster than T operations on tensors
     for t in reversed(range(len(ret))):
         ret[t] = ahead = ret[t] + gamma * ahead  # ()
-    return reward.new_tensor(ret)  # (T,)
+    return reward.float().new_tensor(ret)  # (T,)
 
 
 def reinforce_loss(logp: torch.Tensor, ret: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -230,24 +229,20 @@ def collect(envs, policy: nn.Module, seed: int, episodes_per_env: int, device: s
     episodes that end, wherever they do, would favour short ones.
     """
     obs, _ = envs.reset(seed=seed)
-    left, rows, episodes = np.full(envs.num_envs, episodes_per_env), [], []
+    left, steps, episodes, count = np.full(envs.num_envs, episodes_per_env), [[] for _ in obs], [], 0
     while left.any():
         action = act(policy, obs, device)
         next_obs, reward, terminated, truncated, _ = envs.step(to_env(action, envs.single_action_space))
         ended = terminated | truncated
-        rows.append((obs, action, reward, ended, left > 0))  # action as drawn: log_prob takes it unclipped
-        left -= ended & (left > 0)
+        for env in left.nonzero()[0]:
+            count += 1
+            steps[env].append((obs[env], action[env], np.float32(reward[env])))  # action as drawn, unclipped
+            if ended[env]:
+                columns = (torch.from_numpy(np.array(x)).to(device) for x in zip(*steps[env], strict=True))
+                episodes.append(Episode(*columns, count))
+                steps[env], left[env] = [], left[env] - 1
         obs = reset_ended(envs, next_obs, ended)
-    obs, action, reward, ended, counts = (np.stack(x) for x in zip(*rows, strict=True))  # (T, N, ...) each
-    reward = reward.astype(np.float32)
-    number = counts.cumsum().reshape(counts.shape)  # of the transition in the batch
-    for env in range(envs.num_envs):
-        start = 0
-        for stop in np.flatnonzero(ended[:, env] & counts[:, env]) + 1:
-            columns = (torch.from_numpy(x[start:stop, env]).to(device) for x in (obs, action, reward))
-            episodes.append(Episode(*columns, int(number[stop - 1, env])))
-            start = stop
-    return sorted(episodes, key=lambda episode: episode.end)
+    return episodes
 
 
 def fail(message: str) -> NoReturn:
@@ -276,7 +271,7 @@ def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
-                envs.render()
+                height, width, channels = envs.render()[0].shape  # without these it is no frame
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             space = gym.spaces.Box(-np.inf, np.inf, space.shape)
@@ -336,7 +331,7 @@ class Run:
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
+        self.finished, self.recent = [], state.get("recent", [])
 
         def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
@@ -365,8 +360,8 @@ class Run:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
-        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
-        self.finished.clear()
+        returns = [*self.sums[0], *self.recent]
+        self.finished, self.recent = [], self.recent[-100:]
         for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
@@ -383,7 +378,7 @@ class Run:
         """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
         self.writer.flush()
         self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
+        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
         if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
@@ -442,8 +437,9 @@ def check(args: Args, state: dict) -> tuple:
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        if type(value) is int and not low <= value <= 10**9:
-            fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        high = 1024 if name == "num_threads" else 10**9
+        if type(value) is int and not low <= value <= high:
+            fail(f"{flag} must be from {low} to {high}, not {value}")
         if type(value) is float and not 0 <= value <= 1:
             fail(f"{flag} must be from 0 to 1, not {value}")
         if state and name in ("env_id", "num_envs", "optimizer") and value != state["args"][name]:

@@ -35,7 +35,6 @@ import signal
 import sys
 import time
 import warnings
-from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, NoReturn
@@ -131,7 +130,7 @@ class ReplayBuffer:
     """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
 
     Every observation is stored once. Where an episode ended, the next row begins another, and `final` has the
-    observation that it ended with.
+    observation that it ended with. A reset in between is an end as well: store it as truncated.
     """
 
     def __init__(self, size: int, num_envs: int, obs_size: int, action_size: int):
@@ -148,21 +147,21 @@ class ReplayBuffer:
         """Store a step of all N environments, (N, ...) each; next_obs is the true one where episodes end."""
         row = self.count % self.rows
         for env in self.ended[row].nonzero()[0]:
-            self.final.pop((row, int(env)), None)
+            self.final.pop((row, env), None)
         self.obs[row], self.action[row], self.reward[row] = obs, action, reward
         self.terminated[row], self.ended[row] = terminated, terminated | truncated
         for env in self.ended[row].nonzero()[0]:
-            self.final[row, int(env)] = next_obs[env].copy()
+            self.final[row, env] = next_obs[env].copy()
         self.count += 1
 
     def sample(self, rng: np.random.Generator, batch_size: int, device: str) -> Batch:
-        """Transitions drawn uniformly, with replacement."""
+        """Transitions drawn uniformly, with replacement; two rows or more must have been written."""
         drawable = min(self.count, self.rows) - 1
         row = (self.count - 2 - rng.integers(drawable, size=batch_size)) % self.rows
         env = rng.integers(self.reward.shape[1], size=batch_size)
         next_obs = self.obs[(row + 1) % self.rows, env]
         for i in self.ended[row, env].nonzero()[0]:
-            next_obs[i] = self.final[int(row[i]), int(env[i])]
+            next_obs[i] = self.final[row[i], env[i]]
         arrays = (self.obs[row, env], self.action[row, env], self.reward[row, env],
                   self.terminated[row, env].astype(np.float32), next_obs)
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
@@ -187,7 +186,7 @@ def squash(mean, log_std, noise) -> tuple[torch.Tensor, torch.Tensor]:
     u = mean + log_std.exp() * noise  # (B, A)
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)  # (B, A), log N(u; mean, std)
     log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))  # (B, A), log of da/du
-    return torch.tanh(u), (log_normal - log_slope).sum(dim=1)
+    return torch.tanh(u), (log_normal - log_slope).sum(dim=-1)
 
 
 def soft_target(reward, terminated, next_q, next_logp, alpha, gamma) -> torch.Tensor:
@@ -266,7 +265,7 @@ def make_envs(env_id: str, num_envs: int, render_mode=None):
             import moviepy  # noqa: F401
             with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
                 envs.reset(seed=0)
-                envs.render()
+                height, width, channels = envs.render()[0].shape  # without these it is no frame
         space = envs.single_observation_space
         if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             space = gym.spaces.Box(-np.inf, np.inf, space.shape)
@@ -327,7 +326,7 @@ class Run:
             self.folder = self.folder.with_name(self.folder.name + "_")
         self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
         self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], deque(state.get("recent", ()), maxlen=100)
+        self.finished, self.recent = [], state.get("recent", [])
 
         def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
             self.stop = number
@@ -356,8 +355,8 @@ class Run:
             self.writer.add_scalar("charts/episodic_return", episode_return, at)
             self.writer.add_scalar("charts/episodic_length", episode_length, at)
             self.recent.append(episode_return)
-        returns = [*self.sums[0], *(episode_return for _, episode_return, _ in self.finished)]
-        self.finished.clear()
+        returns = [*self.sums[0], *self.recent]
+        self.finished, self.recent = [], self.recent[-100:]
         for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
             if not torch.as_tensor(value).isfinite().all():
                 sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
@@ -374,7 +373,7 @@ class Run:
         """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
         self.writer.flush()
         self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": list(self.recent)}
+        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
         save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
         if self.args.capture_video and not self.stop:
             evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
@@ -433,8 +432,9 @@ def check(args: Args, state: dict) -> tuple:
     for name, value in vars(args).items():
         flag = f"--{name.replace('_', '-')}"
         low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        if type(value) is int and not low <= value <= 10**9:
-            fail(f"{flag} must be from {low} to 1000000000, not {value}")
+        high = 1024 if name == "num_threads" else 10**9
+        if type(value) is int and not low <= value <= high:
+            fail(f"{flag} must be from {low} to {high}, not {value}")
         if name == "alpha" and not 0 < value < math.inf:
             fail(f"{flag} must be above 0 and finite, not {value}")
         if type(value) is float and name != "alpha" and not 0 <= value <= 1:

@@ -182,6 +182,13 @@ class DictObs(Probe4):
         return {"place": super().pack(), "speed": super().pack()}
 
 
+class Unseen(Probe):
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def render(self):
+        pass
+
+
 class SmallImage(Probe4):
     observation_space = Box(0, 255, (10, 10, 4), np.uint8)
 

@@ -41,6 +41,8 @@ ANY = {
     "--seed -1": ["--seed", "-1"],
     "--seed 3000000000": ["--seed", "3000000000"],
     "--num-threads -1": ["--num-threads"],
+    "--num-threads 1025": ["--num-threads", "1024"],
+    "--env-id probes:Unseen-v0 --capture-video": ["--env-id", "filmed"],
     "--checkpoint-frequency -5": ["--checkpoint-frequency"],
     "--gamma 1.5": ["--gamma", "1.5"],
     "--gamma nan": ["--gamma", "nan"],

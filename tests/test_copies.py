@@ -194,7 +194,8 @@ PAIRS = [name for name in SCRIPTS if above(name)]
 
 
 def test_every_script_is_tested():
-    assert sorted(SCRIPTS) == sorted(path.stem for path in ROOT.glob("*.py"))
+    there = [path.stem for path in ROOT.glob("*.py") if path.read_text().startswith("# /// script")]
+    assert sorted(SCRIPTS) == sorted(there)  # beside them may lie modules with environments
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -36,13 +36,13 @@ def test_categorical_against_torch(script, shape):
 
 
 @pytest.mark.parametrize("script", POLICY)
-@pytest.mark.parametrize("shape", [(7, 1), (7, 3)])
+@pytest.mark.parametrize("shape", [(7, 1), (7, 3), (5, 3, 2)])
 def test_normal_against_torch(script, shape):
     torch.manual_seed(0)
-    mean, log_std, action = torch.randn(shape), torch.randn(shape[1]), torch.randn(shape)
+    mean, log_std, action = torch.randn(shape), torch.randn(shape[-1]), torch.randn(shape)
     ours, theirs = load(script).Normal(mean, log_std), torch.distributions.Normal(mean, log_std.exp())
-    same(ours.log_prob(action), theirs.log_prob(action).sum(1))
-    same(ours.entropy(), theirs.entropy().sum(1))
+    same(ours.log_prob(action), theirs.log_prob(action).sum(-1))
+    same(ours.entropy(), theirs.entropy().sum(-1))
     assert torch.equal(ours.mode(), mean) and ours.sample().shape == shape
 
 
@@ -146,6 +146,7 @@ def test_first_weights(script):
 def test_returns(module):
     assert module.discounted_returns(vector(1, 2, 3), 0.5).tolist() == [2.75, 3.5, 3]
     assert module.discounted_returns(vector(4), 0.5).tolist() == [4]
+    assert module.discounted_returns(torch.tensor([1, 2, 3]), 0.5).tolist() == [2.75, 3.5, 3]  # whole numbers
     torch.manual_seed(0)
     for gamma in 0.0, 0.9, 1.0:
         reward = torch.randn(20)
@@ -314,6 +315,13 @@ def test_no_gradient_through_advantages_and_targets():
     a2c.a2c_loss(logp, adv, value, ret, entropy, 0.5, 0.0)[0].backward()
     assert value.grad.tolist() == pytest.approx([-0.125, -0.5])  # .5 (V - 2 V) / 2
     assert logp.grad.tolist() == pytest.approx([-1.25, 0.5])
+    vpg.vpg_loss(logp, vector(3, 1) - value, entropy, 0.0, "sum").backward()
+    vpg.value_loss(value, 2 * value).backward()
+    assert value.grad.tolist() == pytest.approx([-0.375, -1.5])  # and (V - 2 V) / 2
+    zero = torch.zeros(2, 1)
+    for module in a2c, ppo:
+        adv, ret = module.gae(zero + 1, value[:, None], value[:, None], zero, zero, 0.9, 0.5)
+        assert not adv.requires_grad and not ret.requires_grad
 
 
 CLIP = [  # ratio, advantage: objective, its derivative by log pi; eps .2
