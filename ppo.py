@@ -305,7 +305,7 @@ def normalize(adv: torch.Tensor) -> torch.Tensor:
 def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor,
              old_value: torch.Tensor, ret: torch.Tensor, entropy: torch.Tensor, clip_coef: float,
              vf_coef: float, ent_coef: float, clip_vloss: bool) -> tuple[torch.Tensor, dict]:
-    """Loss () and its parts, from (B,) each. Schulman et al. 2017, Eqs. (7) and (9)."""
+    """Loss () and its parts, of (B,) each; adv, ret, old_* constant. Schulman et al. 2017, Eqs. (7), (9)."""
     log_ratio = logp - old_logp  # (B,)
     ratio = log_ratio.exp()  # (B,)
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)  # (B,)

@@ -197,7 +197,7 @@ def soft_target(reward, terminated, next_q, next_logp, alpha, gamma) -> torch.Te
 
 def critic_loss(q: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """J_Q () of both critics, Eq. (5): q (2, B), y (B,)."""
-    return 0.5 * (q - y).square().mean(dim=1).sum()
+    return 0.5 * (q - y.detach()).square().mean(dim=1).sum()
 
 
 def policy_loss(logp: torch.Tensor, q: torch.Tensor, alpha) -> torch.Tensor:

@@ -123,10 +123,11 @@ def test_losses_against_plain_python():
 def test_critic_loss_by_hand():
     """Errors -1, 2 and 1, 4: (1 + 4) / 4 + (1 + 16) / 4; half, so that the gradient is the error over B."""
     q = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    loss = sac.critic_loss(q, torch.tensor([2.0, 0.0]))
+    y = torch.tensor([2.0, 0.0], requires_grad=True)  # as where the caller has forgotten to stop it
+    loss = sac.critic_loss(q, y)
     assert loss.shape == () and loss.item() == 5.5
     loss.backward()
-    assert q.grad.tolist() == [[-0.5, 1.0], [0.5, 2.0]]
+    assert q.grad.tolist() == [[-0.5, 1.0], [0.5, 2.0]] and y.grad is None
 
 
 def test_policy_loss_by_hand():
