@@ -111,7 +111,7 @@ class NoisyLinear(nn.Module):
             self.eps_w = torch.outer(self.eps_b, eps_in)  # (q, p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.mu_w + self.sigma_w * self.eps_w, self.mu_b + self.sigma_b * self.eps_b)
+        return F.linear(x, self.mu_w.addcmul(self.sigma_w, self.eps_w), self.mu_b + self.sigma_b * self.eps_b)
 
 
 # changed from dqn.py: the fully connected layers behind the body are noisy
