@@ -89,7 +89,7 @@ class Batch(NamedTuple):
 class NoisyLinear(nn.Module):
     """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, p) -> (B, q). Fortunato et al. 2018, Eq. (9).
 
-    The noise is no buffer: only draw_noise changes it, not .eval() and not .to(). Initialisation: Sec. 3.2.
+    The noise is no buffer: only draw_noise changes it. addcmul: sum and product in one pass. Init: Sec. 3.2.
     """
 
     def __init__(self, p: int, q: int, noise: str):
