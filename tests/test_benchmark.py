@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from statistics import fmean
 
 import pytest
 from common import ROOT, checkpoint, load
@@ -234,6 +235,67 @@ def test_stored_results_are_small_and_whole():
         assert {tuple(row[name] for name in key) for row in curves} == {
             tuple(row[name] for name in key) for row in runs}
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3e6
+
+
+def table_rows(readme: str, name: str) -> list[list[str]]:
+    """Cells of the table between the marks of that name, without head and rule."""
+    part = readme.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+    return [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")][2:]
+
+
+def stored_rows(suite: str) -> list[list]:
+    """The suite's table from the stored results, by other code than plot.py's: label, seeds, evaluation,
+    lowest, last tenth; for Pong the crossing points, too."""
+    folder, rows = ROOT / "benchmark" / "results" / suite, []
+    runs, points = (records.read(folder / name) for name in ("runs.csv", "curves.csv"))
+    for label in dict.fromkeys(run["label"] for run in runs):
+        means = sorted(float(run["eval mean"]) for run in runs if run["label"] == label)
+        middle = means[len(means) // 4:len(means) - len(means) // 4]
+        curves = {run["seed"]: [] for run in sorted(runs, key=lambda run: int(run["seed"]))
+                  if run["label"] == label}
+        for point in points:
+            if point["label"] == label:
+                curves[point["seed"]].append((int(point["step"]), float(point["return"])))
+        last = max(step for curve in curves.values() for step, _ in curve)
+        tenth = [value for curve in curves.values() for step, value in curve if step > 0.9 * last]
+        rows.append([label, str(len(means)), fmean(middle), f"{means[0]:.1f}",
+                     f"{min(tenth):.1f} to {max(tenth):.1f}"])
+        if suite.startswith("pong"):
+            over = [[step for step, value in curve if value > 0] for curve in curves.values()]
+            under = [[0, *(step for step, value in curve if value <= 0)] for curve in curves.values()]
+            stays = [[step for step in high if step > low[-1]] for high, low in zip(over, under, strict=True)]
+            high = [[step for step, value in curve if value > 15] for curve in curves.values()]
+            rows[-1] += [" / ".join(f"{steps[0]:,}" if steps else "never" for steps in seeds)
+                         for seeds in (over, stays, high)]
+    return rows
+
+
+def result_faults(readme: str) -> list:
+    """Which of the README's tables of results and of speed are not as stored; an evaluation may be rounded
+    either way, as a mean of x.x5 depends on the order of its sum."""
+    faults = []
+    for suite in suites.SUITES:
+        stored, rows = stored_rows(suite), table_rows(readme, suite)
+        if ([row[:2] + row[3:] for row in stored] != [row[:2] + row[5:] for row in rows] or
+                any(abs(float(row[3]) - old[2]) > 0.0501 for row, old in zip(rows, stored, strict=True))):
+            faults.append(suite)
+    names = "row,ours,against,theirs,ratio,lowest,highest,rounds,threads,our MB,their MB".split(",")
+    stored = records.read(ROOT / "benchmark" / "results" / "speed.csv")
+    speed_rows = [[row[name] for name in names] for row in stored]
+    shown_speed = [[*row[:5], *row[5].split(" to "), *row[6:]] for row in table_rows(readme, "speed")]
+    return faults if shown_speed == speed_rows else [*faults, "speed"]
+
+
+def test_readme_tables_are_the_stored_results():
+    readme = (ROOT / "README.md").read_text()
+    assert result_faults(readme) == []
+    for name, checked in (("pong", (0, 1, 3, 5, 6, 7, 8, 9)), ("speed", range(10))):
+        row = table_rows(readme, name)[0]
+        for column in checked:  # a cell that is not the stored one is seen
+            wrong = [*row[:column], row[column].replace("1", "2") + "0", *row[column + 1:]]
+            changed = readme.replace(" | ".join(row), " | ".join(wrong))
+            assert changed != readme and result_faults(changed) == [name]
+        assert result_faults(readme.replace(f"| {' | '.join(row)} |\n", "")) == [name]
 
 
 def test_readme_names_commands_and_suites_that_exist():
