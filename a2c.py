@@ -1,28 +1,31 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#   "torch==2.13.0", "gymnasium[atari,classic-control,mujoco]==1.4.0", "ale-py==0.12.1", "mujoco==4.0.0",
-#   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
-#   "opencv-python-headless==5.0.0.93"]
+# dependencies = ["torch>=2.13", "gymnasium[atari,classic-control,mujoco]>=1.4", "ale-py>=0.12", "numpy>=2.4",
+#                 "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2", "opencv-python-headless>=5"]
 # ///
-"""A2C: an actor and a critic that bootstraps, so that no update waits for the end of an episode.
+"""A2C: an actor, and a critic whose value replaces the rest of the return, so no update waits for an episode.
 
-Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016; the
-    synchronous form, named in Schulman et al. 2017, section 6.2, steps all environments together.
-Adds: to vpg.py the bootstrap: rollouts of --num-steps replace whole episodes, V(s) stands for the rest of
-    the return, and one step of one optimizer trains policy and critic.
-Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients -> a2c_loss, with the
-    entropy bonus of section 4 (unnumbered), which Algorithm S3 leaves out
+Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016.
+    Schulman et al. 2017, section 6.2, name its synchronous form, which steps all environments together.
+Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V(s) stands for the rest of the
+    return, and one step of one optimizer trains policy and critic.
 
-    R_t  = r_t + gamma * R_{t+1}; where the rollout or a time limit cuts it, R_{t+1} = V(s_{t+1}); at a
-           terminal state R_{t+1} = 0;  A_t = R_t - V(s_t);  no gradient goes through R_t and A_t
+    R_t  = r_t + gamma * R_{t+1}. At a terminal state R_{t+1} = 0. Where the rollout ends or a time limit cuts
+           the episode, R_{t+1} = V(s_{t+1}).  A_t = R_t - V(s_t).  No gradient goes through R_t and A_t.
     loss = mean of [-A_t log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
 
-Departs: synchronous, so no thread lags behind; the mean over a rollout, where a thread sums over t; a value
-    loss with 1/2 and --vf-coef; the gradient's norm is clipped; a time limit bootstraps; torch's RMSprop adds
-    eps after the root, the usual code before it; constant learning rate; for pixels the network of Mnih et
-    al. 2015, shared by policy and critic, for vectors two MLPs; orthogonal initialisation; --norm-obs and
-    --norm-reward are for continuous control, whose actions are clipped, not scaled; defaults for CartPole.
+Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
+    bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
+    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --norm-reward -> train
+Departs:
+    All environments step together, so no thread lags behind.
+    The loss is the mean over the rollout. In the paper each thread sums over t.
+    The value loss has a factor of 1/2 and --vf-coef. The gradient's norm is clipped.
+    At a time limit the target bootstraps. Only a terminal state ends the return.
+    RMSprop adds eps after the root, the paper before it. The learning rate is constant.
+    Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
+    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
+    Observations and rewards can be normalised. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python a2c.py
     python a2c.py --num-envs 1 --num-steps 1
@@ -30,22 +33,21 @@ Run:
 """
 import math
 import os
-import signal
+import random
 import sys
 import time
-import warnings
-from dataclasses import asdict, dataclass
+import zipfile
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from gymnasium.wrappers.vector import TransformObservation
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -54,33 +56,36 @@ from tqdm import tqdm
 @dataclass
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
-    seed: int = 1  # of networks, environments and actions
-    # changed from vpg.py: rollouts in place of episodes, one optimizer, and normalisers, not the paper's
-    total_timesteps: int = 300_000  # environment transitions, as is --checkpoint-frequency
+    seed: int = 1  # of all random numbers
+    # changed from vpg.py: rollouts instead of episodes, one optimizer, normalisation
+    total_timesteps: int = 300_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
     learning_rate: float = 7e-4  # of RMSprop
+    rmsprop_alpha: float = 0.99  # decay of the mean square
+    rmsprop_eps: float = 1e-5  # added to its root
     num_envs: int = 8  # N, parallel environments
-    num_steps: int = 5  # T, steps of each environment in a rollout (1: learning at every step)
+    num_steps: int = 5  # T, steps of each environment in a rollout
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
-    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: gradients become zero)
-    norm_obs: bool = False  # scale observations by their running mean and deviation
-    norm_reward: bool = False  # scale rewards by the running deviation of their discounted sum
+    max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
+    norm_obs: bool = False  # normalise observations by their running mean and deviation
+    norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum
     ent_coef: float = 0.01  # weight of the entropy
-    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for pixels)
-    repeat_action_probability: float = 0.0  # Atari's sticky actions
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
-    eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints, which reset environments (0: only at the end)
-    capture_video: bool = False  # film an evaluation episode at every checkpoint
+    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
+    repeat_action_probability: float = 0.0  # sticky actions of Atari games
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
+    num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
+    eval_episodes: int = 10  # episodes of the final evaluation
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
 class Rollout(NamedTuple):
-    obs: torch.Tensor  # (T, N, *O) f32, u8 for pixels
-    action: torch.Tensor  # (T, N) i64, (T, N, K) i64 for MultiDiscrete, (T, N, A) f32 for Box
+    obs: torch.Tensor  # (T, N, *O) f32, or u8 for frames; *O is the shape of an observation
+    action: torch.Tensor  # (T, N) i64, (T, N, K) i64 for MultiDiscrete, (T, N, A) f32 for Box, as drawn
     reward: torch.Tensor  # (T, N) f32
+    reward_sum: torch.Tensor  # (T, N) f32, discounted rewards of the episode so far, for --norm-reward
     terminated: torch.Tensor  # (T, N) f32, 1 where next_obs is terminal
     truncated: torch.Tensor  # (T, N) f32, 1 at a time limit
     next_obs: torch.Tensor  # (T, N, *O), the true one, also where an episode ended
@@ -89,26 +94,22 @@ class Rollout(NamedTuple):
 class Categorical(NamedTuple):
     """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
 
-    logits: torch.Tensor  # (B, A) or (B, K, A)
+    logp: torch.Tensor  # (B, A) or (B, K, A), normalised
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K). Minus the log of an exponential draw is Gumbel noise, and logits with such noise
-        are largest at a draw from their softmax: many times faster than torch.distributions."""
-        noise = torch.empty(self.logits.shape).exponential_().to(self.logits.device)  # drawn on the CPU
-        return (self.logits - noise.log()).argmax(-1)
+        """(B,) or (B, K), by the Gumbel trick: logp - log(exponential noise) is largest at a draw from pi."""
+        noise = torch.empty(self.logp.shape).exponential_().to(self.logp.device)
+        return (self.logp - noise.log()).argmax(-1)
 
     def mode(self) -> torch.Tensor:
-        return self.logits.argmax(-1)  # (B,) or (B, K)
+        return self.logp.argmax(-1)  # (B,) or (B, K)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        """(B,), summed over the K."""
-        logp = self.logits.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)  # (B,) or (B, K)
-        return logp.sum(1) if logp.dim() == 2 else logp
+        logp = self.logp.gather(-1, action.unsqueeze(-1)).squeeze(-1)  # (B,) or (B, K)
+        return logp.sum(1) if logp.dim() == 2 else logp  # (B,)
 
     def entropy(self) -> torch.Tensor:
-        """(B,), summed over the K."""
-        logp = self.logits.log_softmax(-1)  # (B, A) or (B, K, A)
-        return -(logp.exp() * logp).flatten(1).sum(1)
+        return -(self.logp.exp() * self.logp).flatten(1).sum(1)  # (B,)
 
 
 class Normal(NamedTuple):
@@ -118,31 +119,28 @@ class Normal(NamedTuple):
     log_std: torch.Tensor  # (A,), does not depend on the state
 
     def sample(self) -> torch.Tensor:
-        """(B, A)."""
-        return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)
+        return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)  # (B, A)
 
     def mode(self) -> torch.Tensor:
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        """(B,), summed over the A."""
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
-        """(B,), summed over the A."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(self.mean.shape[:-1])
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))  # (B,)
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
-    """The layer with orthogonal weights and zero bias."""
+    """Give the layer orthogonal weights and zero biases."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 class Body(nn.Module):
-    """Features of observations, (B, *O) -> (B, width): all layers of a network but the last."""
+    """All layers of a network but the last, (B, *O) -> (B, width)."""
 
     def __init__(self, obs_shape: tuple[int, ...]):
         super().__init__()
@@ -157,7 +155,7 @@ class Body(nn.Module):
                 orthogonal(nn.Linear(obs_shape[0], 64)), nn.Tanh(), orthogonal(nn.Linear(64, 64)), nn.Tanh())
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        if obs.dtype == torch.uint8:  # channels_last: faster convolutions
+        if obs.dtype == torch.uint8:  # channels_last makes convolutions faster
             obs = obs.contiguous(memory_format=torch.channels_last).float().div_(255)
         return self.layers(obs)
 
@@ -165,19 +163,17 @@ class Body(nn.Module):
 class Policy(nn.Module):
     """pi(. | s; theta), (B, *O) -> Categorical or Normal."""
 
-    def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
+    def __init__(self, obs_shape: tuple[int, ...], space: gym.Space):
         super().__init__()
-        self.body = Body(obs_shape)
-        self.box, self.multi = isinstance(action_space, Box), isinstance(action_space, MultiDiscrete)
-        if self.box:
-            self.log_std = nn.Parameter(torch.zeros(action_space.shape))
-            outputs = action_space.shape[0]
-        elif self.multi:  # the same number of logits for each of the K; the absent are never chosen
-            sizes = torch.tensor(action_space.nvec.tolist())  # (K,)
+        self.body, self.space = Body(obs_shape), space
+        if isinstance(space, Box):
+            outputs, self.log_std = space.shape[0], nn.Parameter(torch.zeros(space.shape))
+        elif isinstance(space, Discrete):
+            outputs = int(space.n)
+        else:  # MultiDiscrete: each of the K actions has logits for the largest, of which some are absent
+            sizes = torch.tensor(space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
-        else:
-            outputs = int(action_space.n)
         self.head = orthogonal(nn.Linear(self.body.width, outputs), gain=0.01)
 
     def forward(self, obs: torch.Tensor) -> Categorical | Normal:
@@ -185,11 +181,11 @@ class Policy(nn.Module):
 
     def dist(self, features: torch.Tensor) -> Categorical | Normal:
         out = self.head(features)
-        if self.box:
+        if isinstance(self.space, Box):
             return Normal(out, self.log_std)
-        if self.multi:
+        if isinstance(self.space, MultiDiscrete):
             out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
-        return Categorical(out)
+        return Categorical(out.log_softmax(-1))
 
 
 class Critic(nn.Module):
@@ -204,14 +200,38 @@ class Critic(nn.Module):
         return self.head(self.body(obs)).squeeze(-1)
 
 
-class ActorCritic(nn.Module):
-    """Policy and V, (B, *O) -> pi(. | s) and (B,); for pixels they share all layers but the last."""
+class RunningNorm(nn.Module):
+    """x minus the mean and over the deviation of what `update` has seen, clipped to [-10, 10]."""
 
-    def __init__(self, obs_shape: tuple[int, ...], action_space: gym.Space):
+    def __init__(self, shape: tuple[int, ...]):
         super().__init__()
-        self.policy, self.critic = Policy(obs_shape, action_space), Critic(obs_shape)
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.register_buffer("count", torch.tensor(1e-4))
+
+    def update(self, x: torch.Tensor) -> None:
+        """Include the rows of x (B, *shape), by the parallel form of Welford's algorithm."""
+        delta, total = x.mean(0) - self.mean, self.count + len(x)
+        square = self.var * self.count + x.var(0, correction=0) * len(x)
+        self.var = (square + delta**2 * self.count * len(x) / total) / total
+        self.mean, self.count = self.mean + delta * len(x) / total, total
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x - self.mean) / (self.var + 1e-8).sqrt()).clamp(-10, 10)
+
+
+class ActorCritic(nn.Module):
+    """Policy and critic, (B, *O) -> pi(. | s) and V(s) (B,). For frames they share the body."""
+
+    def __init__(self, obs_shape: tuple[int, ...], space: gym.Space, norm_obs: bool):
+        super().__init__()
+        self.policy, self.critic = Policy(obs_shape, space), Critic(obs_shape)
         if len(obs_shape) == 3:
             self.critic.body = self.policy.body
+        if norm_obs:  # in front of both bodies
+            self.norm = RunningNorm(obs_shape)
+            for net in self.policy, self.critic:
+                net.body = nn.Sequential(self.norm, net.body)
 
     def forward(self, obs: torch.Tensor) -> tuple[Categorical | Normal, torch.Tensor]:
         if self.critic.body is not self.policy.body:
@@ -220,44 +240,14 @@ class ActorCritic(nn.Module):
         return self.policy.dist(features), self.critic.head(features).squeeze(-1)
 
 
-class RunningNorm:
-    """Running mean and variance over the first axis, in float64; does nothing unless `on`."""
-
-    def __init__(self, shape: tuple[int, ...], on: bool):
-        self.on, self.mean, self.var, self.count = on, np.zeros(shape), np.ones(shape), 1e-4
-
-    def update(self, x: np.ndarray) -> None:
-        """Take the rows of x (N, *shape) into account, by the parallel form of Welford's algorithm."""
-        if not self.on:
-            return
-        delta, total = x.mean(0, dtype=np.float64) - self.mean, self.count + len(x)
-        square = self.var * self.count + x.var(0, dtype=np.float64) * len(x)
-        self.var = (square + delta**2 * self.count * len(x) / total) / total
-        self.mean, self.count = self.mean + delta * len(x) / total, total
-
-    def scale(self, x: np.ndarray, center: bool = True) -> np.ndarray:
-        """(x - mean) / deviation, or x / deviation, clipped to [-10, 10], float32."""
-        if not self.on:
-            return x
-        x = (x - self.mean if center else x) / np.sqrt(self.var + 1e-8)
-        return np.clip(x, -10, 10).astype(np.float32)
-
-    def state_dict(self) -> dict:
-        return {"mean": torch.tensor(self.mean), "var": torch.tensor(self.var), "count": self.count}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.mean, self.var, self.count = np.array(state["mean"]), np.array(state["var"]), state["count"]
-
-
 @torch.no_grad()
 def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, terminated: torch.Tensor,
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and value targets (T, N) of a rollout; next_value is V of the true next observations.
+    """Advantages and returns (T, N) of a rollout. next_value is V of the true next observations.
 
-    A terminated step does not bootstrap, a truncated one does; both end the sum, and so does the rollout.
-    terminated and truncated are 0.0 or 1.0.
-    Schulman et al. 2016 (arXiv:1506.02438), Eq. (16); lam = 1 is Mnih et al. 2016, Algorithm S3.
-    Schulman et al. 2017, Eq. (11), is the same, but for its last exponent, T-t+1 in print, which is T-t-1.
+    A terminal state has no value. At a time limit and at the rollout's end V stands for the rest.
+    Schulman et al. 2016 (arXiv:1506.02438), Eq. (16). With lam = 1 it is Mnih et al. 2016, Algorithm S3.
+    Schulman et al. 2017 print T-t+1 for the last exponent of Eq. (11), which is T-t-1.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value  # (T, N)
     decay = gamma * lam * (1 - terminated) * (1 - truncated)  # (T, N)
@@ -269,7 +259,8 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 
 @torch.no_grad()
 def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
-    """V of the true next observations (T, N): the next row of `value`, unless the episode or rollout ends."""
+    """V of the true next observations (T, N): the next row of `value`, or the critic's where an episode ended
+    and in the rollout's last row."""
     cut = batch.terminated + batch.truncated > 0  # (T, N)
     cut[-1] = True  # (N,)
     next_value = value.roll(-1, dims=0)  # (T, N)
@@ -279,354 +270,327 @@ def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch
 
 def a2c_loss(logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor, ret: torch.Tensor,
              entropy: torch.Tensor, vf_coef: float, ent_coef: float) -> tuple[torch.Tensor, dict]:
-    """Loss () and its parts, from (B,) each. Mnih et al. 2016, section 4 and Algorithm S3."""
-    pg_loss = -(adv.detach() * logp).mean()  # ()
+    """Loss () and its parts, from tensors of shape (B,). Mnih et al. 2016, section 4 and Algorithm S3."""
+    policy_loss = -(adv.detach() * logp).mean()  # ()
     value_loss = 0.5 * (value - ret.detach()).square().mean()  # ()
-    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (); 0.0 spares a backward pass through H
-    loss = pg_loss + vf_coef * value_loss - bonus  # ()
-    info = {"policy_loss": pg_loss, "value_loss": value_loss, "entropy": entropy.mean()}  # () each
-    return loss, {name: part.detach() for name, part in info.items()}
+    bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
+    loss = policy_loss + vf_coef * value_loss - bonus  # ()
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean()}
 
 
 @torch.inference_mode()
-def greedy(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
-    """Most probable action, or the mean: (N, *O) -> (N,), (N, K) or (N, A)."""
-    return policy(torch.from_numpy(obs).to(device)).mode().cpu().numpy()
-
-
-@torch.inference_mode()
-def act(policy: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
-    """A draw from the policy: (N, *O) -> (N,), (N, K) or (N, A)."""
-    return policy(torch.from_numpy(obs).to(device)).sample().cpu().numpy()
+def act(policy: nn.Module, obs: np.ndarray, device: str, greedy: bool = False) -> np.ndarray:
+    """A draw from the policy, or its mode if `greedy`: (N, *O) -> (N,), (N, K) or (N, A)."""
+    dist = policy(torch.from_numpy(obs).to(device))
+    return (dist.mode() if greedy else dist.sample()).cpu().numpy()
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """The action as the environment takes it: within its bounds, or counted from its start; of its dtype."""
-    action = np.clip(action, space.low, space.high) if isinstance(space, Box) else space.start + action
-    return action.astype(space.dtype)
+    """Scale actions of a Box from [-1, 1] to its bounds; count other actions from their space's start."""
+    if not isinstance(space, Box):
+        return (space.start + action).astype(space.dtype)
+    action = np.clip(action, -1, 1).reshape(-1, *space.shape)
+    scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
+    return np.clip(scaled, space.low, space.high).astype(space.dtype)  # rounding can leave the bounds
 
 
-def fail(message: str) -> NoReturn:
-    """End with one sentence on standard error and exit status 2."""
-    print(" ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+def train(args: Args, state: dict | None = None) -> float:
+    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
+    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    state = state or load(args)
+    envs, device = set_up(args)
+    check(args, envs)
+    obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
+    # changed from vpg.py: policy and critic in one module
+    net = ActorCritic(obs_shape, space, args.norm_obs).to(device)
 
-
-def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32. Atari:
-    raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
-    def make_env():
-        if not atari:
-            return gym.make(env_id, disable_env_checker=True, **shown)
-        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
-        return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
-
-    atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
-    shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
-    try:
-        if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
-            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
-        if render_mode:  # what cannot be filmed shows here, before training
-            import moviepy  # noqa: F401
-            with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
-                envs.reset(seed=0)
-                height, width, channels = envs.render()[0].shape  # without these it is no frame
-        space = envs.single_observation_space
-        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
-            envs = TransformObservation(envs, np.float32, single_observation_space=space)
-        return envs
-    except Exception as error:
-        fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
-             " named like ALE/Pong-v5; extras: pip install 'gymnasium[atari,classic-control,mujoco]' moviepy"
-             " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
-
-
-def reset_ended(envs, obs: np.ndarray, ended: np.ndarray) -> np.ndarray:
-    """Observations to act on (N, *O): `obs`, but the first of a new episode where one ended. Without this
-    reset the next step would ignore its action and be stored as a transition between two episodes."""
-    return envs.reset(options={"reset_mask": ended})[0] if ended.any() else obs
-
-
-def reset_seed(seed: int, step: int) -> int:
-    """Environment seed from transition `step` on, below 2^30; evaluation seeds are 2^30 and up."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] % 2**30)
-
-
-def evaluate(args, policy, film: Path | None = None) -> None:
-    """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
-    render_mode = "rgb_array" if film else None
-    num_envs = 1 if film else args.eval_episodes
-    envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
-    obs, _ = envs.reset(seed=2**30 + args.seed)
-    returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any() and len(frames) < 10_000:
-        if film:
-            frames += envs.render()
-        obs, reward, terminated, truncated, _ = envs.step(policy(obs))
-        returns += reward * running
-        running &= ~(terminated | truncated)
-    envs.close()
-    if film:
-        from gymnasium.utils.save_video import save_video  # needs moviepy
-        save_video(frames, str(film.parent), fps=envs.metadata.get("render_fps", 30), name_prefix=film.name)
-    else:
-        print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
-
-
-def due(step: int, taken: int, every: int) -> int:
-    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
-    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
-
-
-class Run:
-    """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
-
-    def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
-        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
-        while not state and self.folder.exists():
-            self.folder = self.folder.with_name(self.folder.name + "_")
-        self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
-        self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], state.get("recent", [])
-
-        def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
-            self.stop = number
-            signal.signal(number, signal.SIG_DFL)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-        try:
-            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        except OSError as error:
-            fail(f"{self.folder} cannot be written: {error.strerror}")
-        print(f"run folder: {self.folder}", flush=True)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
-
-    def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
-        self.sums[0] += reward
-        self.sums[1] += 1
-        for i in ended.nonzero()[0]:
-            self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
-            self.sums[:, i] = 0
-
-    def log(self, step: int, scalars: dict, weights: dict) -> None:
-        """Write and show what is new; end with exit status 1 if a return, scalar or weight is not finite."""
-        for at, episode_return, episode_length in self.finished:
-            self.writer.add_scalar("charts/episodic_return", episode_return, at)
-            self.writer.add_scalar("charts/episodic_length", episode_length, at)
-            self.recent.append(episode_return)
-        returns = [*self.sums[0], *self.recent]
-        self.finished, self.recent = [], self.recent[-100:]
-        for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
-            if not torch.as_tensor(value).isfinite().all():
-                sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
-        speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
-        for name, value in {**scalars, "charts/SPS": speed}.items():
-            self.writer.add_scalar(name, float(value), step)
-        text = f"return {np.mean(self.recent or np.nan):.1f}"
-        self.bar.set_postfix_str(text)
-        self.bar.update(step - self.bar.n)
-        if self.bar.disable:
-            print(f"step {step}/{self.args.total_timesteps}, {text}, {speed:.0f} steps/s", flush=True)
-
-    def save(self, step: int, state: dict, policy) -> None:
-        """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
-        self.writer.flush()
-        self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
-        save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video and not self.stop:
-            evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
-
-    def finish(self, model: dict, policy) -> None:
-        """Write model.pt and evaluate; or, after a signal, say how to go on."""
-        self.bar.close()
-        self.writer.close()
-        if self.stop:
-            path = self.folder / "checkpoint.pt"
-            print(f"stopped; to go on: python {sys.argv[0]} --resume {path}", file=sys.stderr)
-            sys.exit(128 + self.stop)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        save_checkpoint(self.folder / "model.pt", {"args": asdict(self.args), **model})
-        evaluate(self.args, policy)
-
-
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write the state whole: a crash leaves the old file or the new one."""
-    with open(path.with_suffix(".tmp"), "wb") as file:
-        torch.save({"script": Path(__file__).stem, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
-
-
-def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
-    try:
-        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
-        script = state["script"]
-    except OSError as error:
-        fail(f"{path} cannot be read: {error.strerror}")
-    except Exception as error:
-        fail(f"{path} is no checkpoint of {Path(__file__).name}, or a damaged one ({type(error).__name__})")
-    if script != Path(__file__).stem:
-        fail(f"{path} was written by {script}.py: use that script")
-    return state
-
-
-def parse_args(cls) -> tuple:
-    """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
-    path = args.resume or args.evaluate
-    state = load_checkpoint(path) if path else {}
-    try:
-        default = cls(**state["args"] | {"resume": "", "evaluate": ""}) if state else args
-    except (KeyError, TypeError) as error:
-        fail(f"{path} is from another version of {Path(__file__).name}: {error}")
-    return tyro.cli(cls, default=default) if state else args, state
-
-
-def check(args: Args, state: dict) -> tuple:
-    """The environments and the device, once all that cannot work is refused, before anything is written."""
-    for name, value in vars(args).items():
-        flag = f"--{name.replace('_', '-')}"
-        low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        high = 1024 if name == "num_threads" else 10**9
-        if type(value) is int and not low <= value <= high:
-            fail(f"{flag} must be from {low} to {high}, not {value}")
-        # changed from vpg.py: weights above 1, one optimizer, normalisers
-        high = 10**9 if name in ("max_grad_norm", "vf_coef") else 1
-        if type(value) is float and not 0 <= value <= high:
-            fail(f"{flag} must be from 0 to {high}, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "norm_obs", "norm_reward")
-        if fixed and value != state["args"][name]:
-            fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    if args.resume and (args.evaluate or "step" not in state):
-        fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
-    if args.capture_video:
-        make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()
-    envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
-    space, obs_space = envs.single_action_space, envs.single_observation_space
-    shape = obs_space.shape
-    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
-    if not (box or isinstance(space, Discrete) or isinstance(space, MultiDiscrete) and len(space.shape) == 1):
-        fail(f"--env-id {args.env_id} has actions {space}, not Discrete, MultiDiscrete or vectors of bounded"
-             " floats")
-    pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
-    if not pixels and not (isinstance(obs_space, Box) and len(shape) == 1):
-        fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
-    # changed from vpg.py: normalisers
-    if pixels and args.norm_obs:
-        fail(f"--norm-obs is for vectors, and --env-id {args.env_id} has pixels, which the network scales")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = ("cuda" if pixels and there["cuda"] else "cpu") if args.device == "auto" else args.device
-    if not there[device]:
-        fail(f"--device {device} is not on this machine: take auto or cpu")
-    return envs, device
-
-
-def train(args: Args, state: dict | None = None) -> None:
-    # changed from vpg.py: name
-    """Mnih et al. 2016, synchronous; with a checkpoint's state, the rest of its run or its evaluation."""
-    state = state or {}
-    envs, device = check(args, state)
-    obs_shape, action_space = envs.single_observation_space.shape, envs.single_action_space
-    pixels = len(obs_shape) == 3
-    torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # the moments of dead units would become subnormal, slow on a CPU
-    torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
-    # changed from vpg.py: policy and critic in one module, and normalisers
-    net = ActorCritic(obs_shape, action_space).to(device)
-    obs_norm, reward_norm = RunningNorm(obs_shape, args.norm_obs), RunningNorm((), args.norm_reward)
-
-    def best(obs: np.ndarray) -> np.ndarray:
-        # changed from vpg.py: normalised by the statistics of training, which stay
-        return to_env(greedy(net.policy, obs_norm.scale(obs), device), action_space)
+    def eval_policy(obs: np.ndarray) -> np.ndarray:
+        # changed from vpg.py: policy and critic in one module
+        return to_env(act(net.policy, obs, device, greedy=True), space)
 
     if args.evaluate:
-        # changed from vpg.py: policy and critic in one module, and normalisers
+        # changed from vpg.py: policy and critic in one module
         net.load_state_dict(state["net"])
-        obs_norm.load_state_dict(state["obs_norm"])
-        if args.capture_video:
-            evaluate(args, best, Path(args.evaluate).parent / "videos" / "evaluation")
-        return evaluate(args, best)
-    # changed from vpg.py: one optimizer for both
-    params = list(net.parameters())
-    optimizer = torch.optim.RMSprop(params, lr=args.learning_rate, alpha=0.99, eps=1e-5, foreach=True)
-    parts = {"net": net, "obs_norm": obs_norm, "reward_norm": reward_norm, "optimizer": optimizer}
-    if state:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        optimizer.param_groups[0]["lr"] = args.learning_rate
-        # changed from vpg.py: one learning rate, no mean of past returns; then the size of rollouts
-        torch.set_rng_state(state["torch"])
-    run = Run(args, state)
-    step, save, taken = run.first_step, True, args.num_steps * args.num_envs  # taken: by a whole rollout
-    clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
+        envs.close()
+        return evaluate(args, eval_policy)
+    # changed from vpg.py: one optimizer
+    optimizer = torch.optim.RMSprop(net.parameters(), foreach=True)
+    reward_norm = RunningNorm(()).to(device)
+    run = Run(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm})
+    optimizer.param_groups[0].update(lr=args.learning_rate, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
+    clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
+    step, taken = run.first_step, args.num_steps * args.num_envs  # taken: transitions of a rollout
+    obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
     while step < args.total_timesteps:
-        # changed from vpg.py: rollouts in place of episodes
-        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
-            obs, _ = envs.reset(seed=reset_seed(args.seed, step))
-            obs, reward_sum = obs_norm.scale(obs), np.zeros(args.num_envs)
         rows = []
         for _ in range(args.num_steps):
             # act
             action = act(net.policy, obs, device)
 
             # step
-            next_obs, reward, terminated, truncated, _ = envs.step(to_env(action, action_space))
+            next_obs, reward, terminated, truncated, _ = envs.step(to_env(action, space))
             step += args.num_envs
             ended = terminated | truncated
-            run.track(step, reward, ended)
-            new_obs = reset_ended(envs, next_obs, ended)  # to act on; next_obs is what this step led to
-            reward = np.sign(reward) if clip_reward else reward
-            reward_sum = reward + args.gamma * reward_sum  # sum of gamma^(t - k) r_k, k <= t
-            obs_norm.update(new_obs)
-            reward_norm.update(reward_sum)
-            next_obs, new_obs = obs_norm.scale(next_obs), obs_norm.scale(new_obs)
-            reward, reward_sum = reward_norm.scale(reward, center=False), reward_sum * ~ended
+            run.log_episodes(step, reward, ended)
 
-            # store, the action as drawn: log_prob takes it unclipped
-            rows.append((obs, action, *np.float32((reward, terminated, truncated)), next_obs))
-            obs = new_obs
+            # store
+            reward = np.sign(reward) if clip_reward else reward
+            reward_sum = reward + args.gamma * reward_sum  # (N,), of the episode so far
+            rows.append((obs, action, *np.float32((reward, reward_sum, terminated, truncated)), next_obs))
+            reward_sum *= ~ended
+            obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
+        batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
 
         # learn
-        # changed from vpg.py: R bootstraps; one loss and one step for both
-        batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
+        # changed from vpg.py: a return that bootstraps, one loss and one step for both
+        reward = batch.reward
+        if args.norm_reward:
+            reward_norm.update(batch.reward_sum.flatten())
+            reward = (reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)  # (T, N)
         dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
-        old_value = value.detach().view_as(batch.reward)  # (T, N)
-        adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value),
-                       batch.terminated, batch.truncated, args.gamma, lam=1.0)
-        logp, entropy = dist.log_prob(batch.action.flatten(0, 1)), dist.entropy()
-        loss, info = a2c_loss(logp, adv.flatten(), value, ret.flatten(), entropy, args.vf_coef, args.ent_coef)
+        old_value = value.detach().view_as(reward)  # (T, N)
+        adv, ret = gae(reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
+                       batch.truncated, args.gamma, lam=1.0)
+        loss, info = a2c_loss(dist.log_prob(batch.action.flatten(0, 1)), adv.flatten(), value, ret.flatten(),
+                              dist.entropy(), args.vf_coef, args.ent_coef)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(params, args.max_grad_norm)
+        if args.max_grad_norm:
+            nn.utils.clip_grad_norm_(net.parameters(), args.max_grad_norm)
         optimizer.step()
-
-        # log
-        save = run.stop or step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency)
-        if save or due(step, taken, 1000):
-            # changed from vpg.py: the policy's loss without the entropy, and the weights of both
-            run.log(step, {f"losses/{name}": value for name, value in info.items()}, net.state_dict())
+        if args.norm_obs:  # only now, so that this update was of the policy that acted
+            net.norm.update(batch.obs.flatten(0, 1))
+        run.log_losses(step, **info)
 
         # save
-        if save:
-            # changed from vpg.py: policy and critic in one module
-            run.save(step, {name: part.state_dict() for name, part in parts.items()}, best)
-            if run.stop:
-                break
+        if step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency):
+            # changed from vpg.py: rollouts go on; policy and critic in one module
+            obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
     envs.close()
-    # changed from vpg.py: policy and critic in one module
-    run.finish({"net": net.state_dict(), "obs_norm": obs_norm.state_dict()}, best)
+    return run.finish(step, {"net": net}, eval_policy)
+
+
+def check(args: Args, envs: VectorEnv) -> None:
+    """Refuse what would go wrong silently or late."""
+    # changed from vpg.py: normalisation
+    space, frames = envs.single_action_space, len(envs.single_observation_space.shape) == 3
+    box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
+    if not box and not (isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2):
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete, MultiDiscrete and"
+                 " vectors of bounded floats")
+    # changed from vpg.py: normalisation
+    if frames and args.norm_obs:
+        sys.exit("--norm-obs is for vectors; the network scales frames itself")
+
+
+# The rest is the same in all ten scripts: environments, evaluation, films, logs, checkpoints, arguments.
+
+
+class NoInfo(gym.Wrapper):
+    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        if isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 1:
+            self.observation_space = Box(-np.inf, np.inf, env.observation_space.shape)
+
+    def reset(self, **kwargs):
+        return self.env.reset(**kwargs)[0], {}
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        return obs, reward, terminated, truncated, {}
+
+
+def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:
+    """Environments side by side, or one that is filmed. Atari: stacks of 4 frames of 84x84, raw rewards."""
+    name, mode = args.env_id.removeprefix("ale_py:"), AutoresetMode.NEXT_STEP
+    atari, sticky = name.startswith("ALE/"), {"repeat_action_probability": args.repeat_action_probability}
+    if "NoFrameskip" in name:
+        sys.exit(f"--env-id {name}: Atari games have names such as ALE/Pong-v5")
+    if atari and not film:
+        return gym.make_vec(f"ale_py:{name}", num_envs, autoreset_mode=mode, reward_clipping=False,
+                            use_fire_reset=False, **sticky)
+
+    def make_env() -> gym.Env:
+        if atari:  # preprocessed as in the vector environment, which cannot be filmed
+            env = gym.make(f"ale_py:{name}", render_mode="rgb_array", frameskip=1, **sticky)
+            env = FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
+        else:
+            env = gym.make(name, disable_env_checker=True, **{"render_mode": "rgb_array"} if film else {})
+        return NoInfo(RecordVideo(env, str(film)) if film else env)
+
+    return SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch's generators, and the two global ones that environments may draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def set_up(args: Args) -> tuple[VectorEnv, str]:
+    """Refuse numbers out of range, open the environments and choose the device."""
+    for field in fields(args):
+        if field.type in (int, float):
+            value, whole = getattr(args, field.name), field.type is int
+            low = whole and field.name not in ("seed", "num_threads", "checkpoint_frequency")
+            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "target_kl", "vf_coef")
+            high = 10**9 if whole or large else 1
+            if not low <= value <= high or value != field.type(value):
+                sys.exit(f"--{field.name.replace('_', '-')} must be from {low:d} to {high}, not {value}")
+            setattr(args, field.name, field.type(value))  # a plain number also for 0, 1e5 or NumPy's
+    seed_all(args.seed)
+    envs = make_envs(args, args.num_envs)
+    space = envs.single_observation_space
+    frames = space.shape == (4, 84, 84) and space.dtype == np.uint8
+    if not frames and not (isinstance(space, Box) and len(space.shape) == 1):
+        sys.exit(f"--env-id {args.env_id} has observations {space}, not vectors or uint8 (4, 84, 84) frames")
+    torch.set_num_threads(args.num_threads or (torch.get_num_threads() if frames else 1))
+    torch.set_flush_denormal(True)  # dead units leave subnormal numbers in Adam, which are slow on a CPU
+    auto = "cuda" if frames and torch.cuda.is_available() else "cpu"
+    return envs, auto if args.device == "auto" else args.device
+
+
+def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
+    """Play --eval-episodes episodes side by side and print their mean return. With `film`, film one episode
+    into that folder instead, or the first 1 GB of it: its frames stay in memory until the end."""
+    if args.evaluate and args.capture_video and not film:
+        evaluate(args, eval_policy, Path(args.evaluate).parent / "videos" / "evaluate")
+    print(f"filming into {film}" if film else f"evaluating {args.eval_episodes} episodes", flush=True)
+    seed_all(args.seed)
+    envs = make_envs(args, 1 if film else args.eval_episodes, film)
+    obs, _ = envs.reset(seed=2**30 + args.seed)  # training has the seeds below 2**30
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    left = 10**9 // envs.render()[0].nbytes if film else math.inf
+    while running.any() and left > 0:
+        obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
+        returns += reward * running
+        running &= ~(terminated | truncated)
+        left -= 1
+    envs.close()
+    if not film:
+        print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
+    return float(returns.mean())
+
+
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) are in the last `taken` transitions: due(8, 8, 2) == 4."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
+
+
+class Run:
+    """The folder of a run, with TensorBoard events, checkpoints and films, and the progress bar."""
+
+    def __init__(self, args: Args, state: dict, parts: dict):
+        """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
+        if state and (lacking := parts.keys() - state.keys()):
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+        for name in parts if state else ():
+            parts[name].load_state_dict(state[name])
+        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
+        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+            sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
+        self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
+        print(f"run folder: {self.folder}", flush=True)
+        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
+        self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
+        often = 0.1 if sys.stderr.isatty() else 60  # seconds
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, mininterval=often)
+        self.recent, self.episodes = [], []  # the last 100 returns, and what TensorBoard does not have yet
+
+    def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
+        """Count a step of all environments; log each episode that ends in it at a transition of its own."""
+        self.bar.update(len(reward))
+        self.returns += reward
+        self.lengths += 1
+        for i in ended.nonzero()[0]:
+            self.log_episode(step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i])
+            self.returns[i] = self.lengths[i] = 0
+
+    def log_episode(self, step: int, episode_return: float, length: int) -> None:
+        """Log an episode that ended at this transition, and show the mean return of the last 100."""
+        self.episodes.append((step, episode_return, length))
+        self.recent = [*self.recent[-99:], episode_return]
+        self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
+
+    def write_episodes(self) -> None:
+        """Write them to TensorBoard, many at a time: each event wakes a thread."""
+        for step, episode_return, length in self.episodes:
+            self.writer.add_scalar("charts/episodic_return", episode_return, step)
+            self.writer.add_scalar("charts/episodic_length", length, step)
+        self.episodes = []
+
+    def log_losses(self, step: int, **losses) -> None:
+        """Log them if they are the first since a multiple of 1,000 transitions."""
+        if step // 1000 == self.logged // 1000:
+            return
+        self.logged = step
+        self.write_episodes()
+        self.writer.add_scalar("charts/SPS", (step - self.first_step) / (time.time() - self.began), step)
+        for name, loss in losses.items():
+            group = "charts" if name in ("epsilon", "learning_rate") else "losses"
+            self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(loss).item(), step)
+
+    def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
+        """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run
+        computes the same bits as one that goes on. Return the first observations."""
+        self.save("checkpoint.pt", step, self.parts)
+        if self.args.capture_video:
+            evaluate(self.args, eval_policy, self.folder / "videos" / str(step))
+        seed = int(np.random.SeedSequence((self.args.seed, step)).generate_state(1)[0] % 2**30)
+        seed_all(seed)
+        self.returns, self.lengths, self.logged = np.zeros(envs.num_envs), np.zeros(envs.num_envs), step
+        return envs.reset(seed=seed)[0]
+
+    def finish(self, step: int, nets: dict, eval_policy) -> float:
+        """Save the networks alone as model.pt, to share; return the mean return of the evaluation."""
+        self.bar.close()
+        self.save("model.pt", step, nets)
+        mean = evaluate(self.args, eval_policy)
+        self.writer.add_scalar("eval/return", mean, step)
+        self.writer.close()
+        return mean
+
+    def save(self, name: str, step: int, parts: dict) -> None:
+        """Write a partial file and rename it, so a crash leaves the old file or the new one. Refuse NaN."""
+        self.write_episodes()
+        self.writer.flush()
+        state = {name: part.state_dict() for name, part in parts.items()}
+        values = [state]
+        for value in values:  # the list grows by what is in its dictionaries
+            values += value.values() if isinstance(value, dict) else ()
+            if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
+                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+        state |= {"script": Path(__file__).stem, "args": asdict(self.args), "step": step}
+        partial = self.folder / f"{name}.partial"
+        try:
+            with open(partial, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def load(args: Args) -> dict:
+    """The file that --evaluate or --resume names, or {}. No code in it is run."""
+    path = args.evaluate or args.resume
+    if not path:
+        return {}
+    if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip():
+        sys.exit(f"{path} is missing, damaged or no checkpoint")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("script") != Path(__file__).stem:
+        sys.exit(f"{path} is no checkpoint of {Path(__file__).name}, but of {state.get('script')}")
+    return state
 
 
 if __name__ == "__main__":
-    train(*parse_args(Args))
+    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
+    checkpoint = load(cli)
+    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)

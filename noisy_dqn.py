@@ -1,49 +1,56 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = [
-#   "torch==2.13.0", "gymnasium[atari,classic-control,mujoco]==1.4.0", "ale-py==0.12.1", "mujoco==4.0.0",
-#   "numpy==2.4.6", "tyro==1.0.17", "tensorboard==2.21.0", "tqdm==4.70.1", "moviepy==2.2.1",
-#   "opencv-python-headless==5.0.0.93"]
+# dependencies = ["torch>=2.13", "gymnasium[atari,classic-control,mujoco]>=1.4", "ale-py>=0.12", "numpy>=2.4",
+#                 "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2", "opencv-python-headless>=5"]
 # ///
-r"""Noisy DQN: learned noise on the weights explores, in place of epsilon.
+r"""NoisyNet-DQN: learned noise on the weights explores in place of epsilon.
 
-Paper: Fortunato et al., "Noisy Networks for Exploration", arXiv:1706.10295, ICLR 2018.
-Adds: to dqn.py noisy linear layers, whose noise is drawn anew for every action and update; epsilon goes.
-Where: Eqs. (9)-(11), section 3.2 -> NoisyLinear; loss, Eq. (14) -> td_loss, after new noise in both networks
+Paper: Fortunato et al., "Noisy Networks for Exploration", ICLR 2018, arXiv:1706.10295.
+Adds: to dqn.py noisy linear layers, with new noise for every action and every update. Epsilon goes.
 
     layer(x) = (mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b                   Eq. (9)
-    factorised, input i, output j: eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j)    Eqs. (10), (11)
-        f(x) = sgn(x) sqrt(|x|), e ~ N(0, 1); independent (the paper's A3C): all eps_w, eps_b ~ N(0, 1)
-    y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-),      zeta^-: of the target network
-    loss = mean of (y - Q(s, a, eps; zeta))^2, zeta: all mu and sigma; eps, eps' drawn independently
+    --noise factorised:  eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j), for input i and output j, with
+                         f(x) = sgn(x) sqrt(|x|) and e ~ N(0, 1)                     Eqs. (10), (11)
+    --noise independent: all eps_w and eps_b ~ N(0, 1)
+    y    = r + gamma * (1 - terminated) * max_a Q(s', a, eps'; zeta^-)      zeta^- is the target network
+    loss = mean of (y - Q(s, a, eps; zeta))^2, zeta = all mu and sigma               Eq. (14)
 
-Departs: as dqn.py does, but for epsilon; the MLP's first layer has no noise; the noisy policy fills the
-    memory from the start; one draw for the actions of all environments; evaluation is without noise.
+Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise; first mu and sigma (section
+    3.2) -> NoisyLinear; layers with noise -> QNetwork; loss -> td_loss; noise draws -> train: a new eps for
+    each action, a new eps and eps' for each update, which all transitions of the batch share; the rest as in
+    dqn.py
+Departs:
+    All that dqn.py departs in, apart from epsilon.
+    For vectors the first layer has no noise. In the paper all fully connected layers have.
+    The memory is filled by the noisy policy from the first step.
+    Parallel environments share the noise of an action.
+    The paper gives DQN factorised noise. Independent noise, with its own first sigma, is that of its A3C.
+    Evaluation is without noise.
 Run:
     python noisy_dqn.py
-    python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --learning-rate 1e-4 --batch-size 32 \
-        --gamma 0.99 --train-frequency 1 --learning-starts 10000 --target-network-frequency 1000 \
-        --adam-eps 1.5e-4
+    python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 \
+        --learning-rate 1e-4 --adam-eps 1.5e-4 --learning-starts 10000 --train-frequency 1 \
+        --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
 """
 import copy
 import math
 import os
-import signal
+import random
 import sys
 import time
-import warnings
-from dataclasses import asdict, dataclass
+import zipfile
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from gymnasium.wrappers.vector import TransformObservation
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -52,498 +59,499 @@ from tqdm import tqdm
 @dataclass
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
-    seed: int = 1  # of networks, environments, exploration and replay
-    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are buffer-size and all frequencies
+    seed: int = 1  # of all random numbers
+    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are all counts below
     learning_rate: float = 1e-3  # of Adam
-    adam_eps: float = 1e-8  # for frames 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
+    adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
-    learning_starts: int = 1_000  # stored before the first update
+    learning_starts: int = 1_000  # transitions stored before updates begin
     train_frequency: int = 2  # transitions between updates
     target_network_frequency: int = 100  # transitions between copies to the target network
     # changed from dqn.py: noise instead of epsilon
-    noise: Literal["factorised", "independent"] = "factorised"  # noise per input and output, or per weight
-    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for pixels)
-    repeat_action_probability: float = 0.0  # Atari's sticky actions
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for pixels if there, else cpu
-    num_threads: int = 0  # torch's threads (0: one for vectors, torch's default for pixels)
-    eval_episodes: int = 10  # played greedily at the end
-    checkpoint_frequency: int = 100_000  # between checkpoints, which cut episodes (0: only at the end)
-    capture_video: bool = False  # film an evaluation episode at every checkpoint
+    noise: Literal["factorised", "independent"] = "factorised"  # per input and per output, or per weight
+    clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
+    repeat_action_probability: float = 0.0  # sticky actions of Atari games
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
+    num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
+    eval_episodes: int = 10  # episodes of the final evaluation
+    eval_epsilon: float = 0.0  # epsilon in evaluation; above 0 it breaks endless loops in deterministic games
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
-    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate with its arguments, instead of training
+    evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
 class Batch(NamedTuple):
-    obs: torch.Tensor  # (B, *O) f32, u8 for pixels; *O is the shape of an observation
+    obs: torch.Tensor  # (B, *O) f32, or u8 for frames; *O is the shape of an observation
     action: torch.Tensor  # (B,) i64
     reward: torch.Tensor  # (B,) f32, sum of gamma^i r_i over the k steps of the window
-    discount: torch.Tensor  # (B,) f32, gamma^k
+    discount: torch.Tensor  # (B,) f32, gamma^k, for the bootstrap
     terminated: torch.Tensor  # (B,) f32, 1 where next_obs is terminal, 0 at a time limit
-    next_obs: torch.Tensor  # (B, *O), k steps on
+    next_obs: torch.Tensor  # (B, *O), k steps later
 
 
 class NoisyLinear(nn.Module):
     """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, p) -> (B, q). Fortunato et al. 2018, Eq. (9).
 
-    The noise is no buffer: only draw_noise changes it. addcmul: sum and product in one pass. Init: Sec. 3.2.
+    The noise eps stays until draw_noise. It is no part of state_dict, so each network keeps its own.
     """
 
     def __init__(self, p: int, q: int, noise: str):
         super().__init__()
         self.noise = noise
-        bound, sigma = ((3 / p) ** 0.5, 0.017) if noise == "independent" else (p**-0.5, 0.5 * p**-0.5)
+        bound, sigma = (p**-0.5, 0.5 * p**-0.5) if noise == "factorised" else ((3 / p) ** 0.5, 0.017)
         self.mu_w, self.mu_b = (nn.Parameter(torch.empty(s).uniform_(-bound, bound)) for s in ((q, p), (q,)))
         self.sigma_w, self.sigma_b = (nn.Parameter(torch.full_like(m, sigma)) for m in (self.mu_w, self.mu_b))
         self.draw_noise()
 
     def draw_noise(self, draw=torch.randn) -> None:
-        """New tensors, not new numbers in the old ones: a backward pass may need those. Drawn on the CPU,
-        whose generator is in the checkpoint; with draw=torch.zeros there is no noise."""
+        """Draw eps_w (q, p) and eps_b (q,); with draw=torch.zeros there is no noise. They are new tensors:
+        backward may still need the old ones. CPU and GPU get the same numbers, drawn on the CPU."""
         if self.noise == "independent":
             self.eps_w, self.eps_b = (draw(mu.shape).to(mu.device) for mu in (self.mu_w, self.mu_b))
-        else:  # f(x) = sgn(x) sqrt(|x|), Eqs. (10) and (11)
+        else:
             e = draw(sum(self.mu_w.shape)).to(self.mu_w.device)  # (q + p,)
-            self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # (q,), (p,)
+            self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # f(e): (q,), (p,)
             self.eps_w = torch.outer(self.eps_b, eps_in)  # (q, p)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.mu_w.addcmul(self.sigma_w, self.eps_w), self.mu_b + self.sigma_b * self.eps_b)
+        weight = torch.addcmul(self.mu_w, self.sigma_w, self.eps_w)  # mu_w + sigma_w * eps_w in one pass
+        return F.linear(x, weight, torch.addcmul(self.mu_b, self.sigma_b, self.eps_b))
 
 
-# changed from dqn.py: the fully connected layers behind the body are noisy
+# changed from dqn.py: the linear layers of the head are noisy
 class QNetwork(nn.Module):
-    """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for pixels, an MLP for vectors."""
+    """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for frames, an MLP for vectors."""
 
     def __init__(self, obs_shape: tuple[int, ...], num_actions: int, noise: str):
         super().__init__()
         if len(obs_shape) == 3:
-            self.body, width, hidden = nn.Sequential(
+            width, hidden = 64 * 7 * 7, 512
+            self.body = nn.Sequential(
                 nn.Conv2d(4, 32, 8, stride=4), nn.ReLU(), nn.Conv2d(32, 64, 4, stride=2), nn.ReLU(),
-                nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten()), 64 * 7 * 7, 512
+                nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Flatten())
         else:
-            self.body, width, hidden = nn.Sequential(nn.Linear(obs_shape[0], 120), nn.ReLU()), 120, 84
+            width, hidden = 120, 84
+            self.body = nn.Sequential(nn.Linear(obs_shape[0], width), nn.ReLU())
         self.head = nn.Sequential(
             NoisyLinear(width, hidden, noise), nn.ReLU(), NoisyLinear(hidden, num_actions, noise))
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        if obs.dtype == torch.uint8:  # channels_last: faster convolutions
+        if obs.dtype == torch.uint8:  # channels_last makes convolutions faster
             obs = obs.contiguous(memory_format=torch.channels_last).float().div_(255)
         return self.head(self.body(obs))
 
-    def draw_noise(self, draw=torch.randn) -> "QNetwork":
-        """New noise in every noisy layer; with draw=torch.zeros none, for evaluation."""
+    def draw_noise(self, draw=torch.randn) -> None:
+        """Draw new noise in both noisy layers, or none with draw=torch.zeros."""
         for layer in (self.head[0], self.head[2]):
             layer.draw_noise(draw)
-        return self
 
 
 class ReplayBuffer:
-    """Replay memory D, a ring of vector steps: [row, e] is a step of environment e, [row + 1, e] the next.
+    """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    Every observation is stored once; of a 3-d one, taken for uint8 frames, with zeros before an episode's
-    first, only the newest is kept. Where an episode ended, the next row begins another; `final` has its last.
+    Each observation is stored once. Slot i + N has the next observation of slot i; where an episode ended,
+    `final_obs` has it. Frame stacks are stored as single frames: only the newest is kept, and stacked_obs
+    rebuilds the stack, with zeros before the episode's first frame.
     """
 
-    def __init__(self, size: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
-        self.n_step, self.gamma = n_step, gamma
+    def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
+        self.num_envs, self.n_step, self.gamma = num_envs, n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
-        # drawable rows; the newest n, whose windows are open; the oldest, whose stacks have lost frames
-        self.rows = math.ceil(size / num_envs) + n_step + self.stack - 1
+        rows = math.ceil(capacity / num_envs) + n_step + self.stack - 1  # not all are drawn: see sample
+        self.size, self.count = rows * num_envs, 0  # slots, and steps ever stored
         frame_shape, dtype = (obs_shape[1:], np.uint8) if self.stack > 1 else (obs_shape, np.float32)
-        self.frame = np.zeros((self.rows, num_envs, *frame_shape), dtype)
-        self.action = np.zeros((self.rows, num_envs), np.int64)
-        self.reward = np.zeros((self.rows, num_envs), np.float32)
-        self.terminated = np.zeros((self.rows, num_envs), bool)
-        self.ended = np.ones((self.rows, num_envs), bool)  # terminated, truncated, or not written yet
-        self.final = {}  # (row, env) of an episode's last step -> the observation it led to
-        self.count = 0  # rows ever written
+        self.obs = np.zeros((self.size, *frame_shape), dtype)
+        self.action = np.zeros(self.size, np.int64)
+        self.reward = np.zeros(self.size, np.float32)
+        self.terminated = np.zeros(self.size, bool)
+        self.ended = np.ones(self.size, bool)  # terminated, truncated, or nothing stored yet
+        self.final_obs = {}  # slot of an episode's last step -> the observation after it
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all N environments, (N, ...) each; next_obs is the true one where episodes end."""
-        row = self.count % self.rows
-        for env in self.ended[row].nonzero()[0]:
-            self.final.pop((row, env), None)
-        self.frame[row] = obs[:, -1] if self.stack > 1 else obs
-        self.action[row], self.reward[row], self.terminated[row] = action, reward, terminated
-        self.ended[row] = terminated | truncated
-        for env in self.ended[row].nonzero()[0]:
-            self.final[row, env] = next_obs[env].copy()
-        self.count += 1
+        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        first = self.count % self.size
+        slots = slice(first, first + self.num_envs)
+        for env in self.ended[slots].nonzero()[0]:
+            self.final_obs.pop(first + env, None)
+        self.obs[slots] = obs[:, -1] if self.stack > 1 else obs
+        self.action[slots], self.reward[slots], self.terminated[slots] = action, reward, terminated
+        self.ended[slots] = terminated | truncated
+        for env in self.ended[slots].nonzero()[0]:
+            self.final_obs[first + env] = next_obs[env].copy()
+        self.count += self.num_envs
 
-    def sample(self, rng: np.random.Generator, batch_size: int, device: str) -> Batch:
-        """Transitions drawn uniformly, with replacement; n + 1 rows or more must have been written."""
-        drawable = min(self.count, self.rows - self.stack + 1) - self.n_step
-        start = (self.count - 1 - self.n_step - rng.integers(drawable, size=batch_size)) % self.rows
-        env = rng.integers(self.action.shape[1], size=batch_size)
-        row, going = start, np.ones(batch_size, bool)
+    def sample(self, batch_size: int, device: str) -> Batch:
+        """Draw transitions uniformly, with replacement. More than n steps of each env must be stored."""
+        # Example: N = 1, n = 1, stacks of 4, 10 slots, 13 steps. The ring holds steps 3 to 12. Step 12 has no
+        # next one yet, and steps 3 to 5 need frames older than step 3. So steps 6 to 11 are drawn.
+        complete = self.count - self.n_step * self.num_envs
+        drawable = min(complete, self.size - (self.n_step + self.stack - 1) * self.num_envs)
+        start = (complete - 1 - torch.randint(drawable, (batch_size,)).numpy()) % self.size
+        slot, running = start, np.ones(batch_size, bool)
         reward, discount = np.zeros(batch_size, np.float32), np.ones(batch_size, np.float32)
-        for _ in range(self.n_step):
-            reward += going * discount * self.reward[row, env]
-            discount[going] *= self.gamma
-            going = going & ~self.ended[row, env]
-            row = (row + going) % self.rows  # a window stays at the last step of its episode
-        next_obs, terminated = self.obs(row, env), ~going & self.terminated[row, env]  # going: row is s_k's
-        for i in (~going).nonzero()[0]:
-            next_obs[i] = self.final[row[i], env[i]]
-        arrays = (self.obs(start, env), self.action[start, env], reward, discount,
-                  terminated.astype(np.float32), next_obs)
+        for _ in range(self.n_step):  # a window stops at the last step of its episode
+            reward += running * discount * self.reward[slot]
+            discount[running] *= self.gamma
+            running = running & ~self.ended[slot]
+            slot = (slot + running * self.num_envs) % self.size
+        next_obs, terminated = self.stacked_obs(slot), np.float32(~running & self.terminated[slot])
+        for i in (~running).nonzero()[0]:
+            next_obs[i] = self.final_obs[slot[i]]
+        arrays = self.stacked_obs(start), self.action[start], reward, discount, terminated, next_obs
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
-    def obs(self, row: np.ndarray, env: np.ndarray) -> np.ndarray:
-        """Observations (B, *O) of these entries; frames from before the episode are zeros, as in ALE."""
+    def stacked_obs(self, slot: np.ndarray) -> np.ndarray:
+        """Observations (B, *O) of these slots."""
         if self.stack == 1:
-            return self.frame[row, env]
-        row = (row[:, None] - np.arange(self.stack)[::-1]) % self.rows  # (B, 4), oldest first
-        stack = self.frame[row, env[:, None]]  # (B, 4, 84, 84)
-        cut = self.ended[row[:, :-1], env[:, None]]  # (B, 3), the next frame is of another episode
-        stack[:, :-1][np.logical_or.accumulate(cut[:, ::-1], axis=1)[:, ::-1]] = 0  # before the last cut
+            return self.obs[slot]
+        back = self.num_envs * np.arange(self.stack)[::-1]  # (4,), slots back to the frames, oldest first
+        slot = (slot[:, None] - back) % self.size  # (B, 4)
+        stack, ended = self.obs[slot], self.ended[slot[:, :-1]]  # (B, 4, 84, 84), (B, 3)
+        # Example: ended is [no, yes, no]. Frame 1 is the last of an episode, so frames 0 and 1 become zeros.
+        stack[:, :-1][np.logical_or.accumulate(ended[:, ::-1], axis=1)[:, ::-1]] = 0
         return stack
 
     def state_dict(self) -> dict:
-        """Count, the written rows as tensors that share their memory, and `final` as two tensors."""
-        arrays = {name: row[:self.count] for name, row in vars(self).items() if isinstance(row, np.ndarray)}
-        arrays |= {"at": np.array(list(self.final), np.int64), "final": np.array(list(self.final.values()))}
-        return {"count": self.count} | {name: torch.from_numpy(array) for name, array in arrays.items()}
+        """The filled slots as tensors that share the memory of the arrays, final_obs as two tensors."""
+        arrays = {name: x[:self.count] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        arrays |= {"final_slot": np.array(list(self.final_obs), int),
+                   "final_obs": np.array(list(self.final_obs.values()))}
+        numbers = {name: getattr(self, name) for name in ("count", "size", "num_envs")}
+        return numbers | {name: torch.from_numpy(x) for name, x in arrays.items()}
 
     def load_state_dict(self, state: dict) -> None:
+        if (state["size"], state["num_envs"]) != (self.size, self.num_envs):
+            raise ValueError("--buffer-size, --num-envs and --n-step cannot change when a run is resumed")
         self.count = state["count"]
-        self.final = dict(zip(map(tuple, state["at"].tolist()), state["final"].numpy().copy(), strict=True))
-        for name, tensor in state.items():
-            if name not in ("count", "at", "final"):
-                getattr(self, name)[:self.count] = tensor.numpy()
+        final = zip(state["final_slot"].tolist(), state["final_obs"].numpy().copy(), strict=True)
+        self.final_obs = dict(final)
+        for name in ("obs", "action", "reward", "terminated", "ended"):
+            getattr(self, name)[:self.count] = state[name].numpy()
 
 
-def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss () and detached TD errors (B,). Mnih et al. 2015, Algorithm 1."""
+def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> torch.Tensor:
+    """Mean over (B,) of (y - Q(s, a))^2, (). Mnih et al. 2015, Algorithm 1."""
     with torch.no_grad():
         next_q = target_net(batch.next_obs).amax(dim=1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    td_error = y - q.detach()  # (B,)
-    return F.mse_loss(q, y), td_error
+    return F.mse_loss(q, y)
 
 
 @torch.inference_mode()
-def greedy(q_net: nn.Module, obs: np.ndarray, device: str) -> np.ndarray:
-    """argmax_a Q(s, a): (N, *O) -> (N,)."""
-    return q_net(torch.from_numpy(obs).to(device)).argmax(dim=1).cpu().numpy()
+def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, device: str) -> np.ndarray:
+    """Epsilon-greedy: a random action with probability epsilon, else argmax_a Q(s, a). (N, *O) -> (N,)"""
+    explore, action = torch.rand(len(obs)).numpy() < epsilon, 0  # (N,)
+    if explore.any():
+        action = torch.randint(num_actions, (len(obs),)).numpy()  # (N,)
+    if not explore.all():
+        greedy = q_net(torch.from_numpy(obs).to(device)).argmax(dim=1).cpu().numpy()  # (N,)
+        action = np.where(explore, action, greedy)  # (N,)
+    return action
 
 
-def fail(message: str) -> NoReturn:
-    """End with one sentence on standard error and exit status 2."""
-    print(" ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
-
-
-def make_envs(env_id: str, num_envs: int, repeat_action_probability: float = 0.0, render_mode=None):
-    """Vector environment; where an episode ends, reset_ended begins the next. Vectors become float32. Atari:
-    raw rewards, stacks of 4 frames of 84x84, each for 4 of the emulator's, and no FIRE pressed at resets."""
-    def make_env():
-        if not atari:
-            return gym.make(env_id, disable_env_checker=True, **shown)
-        env = gym.make(f"ale_py:{env_id}", frameskip=1, **shown, **sticky)
-        return FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
-
-    atari, sticky = env_id.startswith("ALE/"), {"repeat_action_probability": repeat_action_probability}
-    shown = {"render_mode": render_mode} if render_mode else {}  # not every environment takes it
-    try:
-        if atari and not render_mode:
-            raw = {"reward_clipping": False, "use_fire_reset": False, **sticky}
-            return gym.make_vec(f"ale_py:{env_id}", num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, **raw)
-        envs = SyncVectorEnv([make_env] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
-        if render_mode:  # what cannot be filmed shows here, before training
-            import moviepy  # noqa: F401
-            with warnings.catch_warnings(action="ignore"):  # glfw's, without a display
-                envs.reset(seed=0)
-                height, width, channels = envs.render()[0].shape  # without these it is no frame
-        space = envs.single_observation_space
-        if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            space = gym.spaces.Box(-np.inf, np.inf, space.shape)
-            envs = TransformObservation(envs, np.float32, single_observation_space=space)
-        return envs
-    except Exception as error:
-        fail(f"--env-id {env_id} cannot be {'filmed' if render_mode else 'made'}: {error} (Atari games are"
-             " named like ALE/Pong-v5; extras: pip install 'gymnasium[atari,classic-control,mujoco]' moviepy"
-             " opencv-python-headless; MuJoCo without a display: MUJOCO_GL=egl or osmesa, and its library)")
-
-
-def reset_ended(envs, obs: np.ndarray, ended: np.ndarray) -> np.ndarray:
-    """Observations to act on (N, *O): `obs`, but the first of a new episode where one ended. Without this
-    reset the next step would ignore its action and be stored as a transition between two episodes."""
-    return envs.reset(options={"reset_mask": ended})[0] if ended.any() else obs
-
-
-def reset_seed(seed: int, step: int) -> int:
-    """Environment seed from transition `step` on, below 2^30; evaluation seeds are 2^30 and up."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] % 2**30)
-
-
-def evaluate(args, policy, film: Path | None = None) -> None:
-    """Play an episode in each of --eval-episodes fresh environments under policy(obs) -> action and print the
-    mean return, as the last line of standard output; or film a single one, up to 10,000 frames."""
-    render_mode = "rgb_array" if film else None
-    num_envs = 1 if film else args.eval_episodes
-    envs = make_envs(args.env_id, num_envs, args.repeat_action_probability, render_mode)
-    obs, _ = envs.reset(seed=2**30 + args.seed)
-    returns, running, frames = np.zeros(num_envs), np.ones(num_envs, bool), []
-    while running.any() and len(frames) < 10_000:
-        if film:
-            frames += envs.render()
-        obs, reward, terminated, truncated, _ = envs.step(policy(obs))
-        returns += reward * running
-        running &= ~(terminated | truncated)
-    envs.close()
-    if film:
-        from gymnasium.utils.save_video import save_video  # needs moviepy
-        save_video(frames, str(film.parent), fps=envs.metadata.get("render_fps", 30), name_prefix=film.name)
-    else:
-        print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
-
-
-def due(step: int, taken: int, every: int) -> int:
-    """How many multiples of `every` (0: none) lie in the last `taken` transitions, up to `step`."""
-    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
-
-
-class Run:
-    """What a run shows on its way and leaves in its folder: TensorBoard events, checkpoints and films."""
-
-    def __init__(self, args, state: dict):
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{time.time():.0f}".replace("/", "-")
-        self.folder = Path(args.resume).parent if state else Path("runs", name.replace(":", "-"))
-        while not state and self.folder.exists():
-            self.folder = self.folder.with_name(self.folder.name + "_")
-        self.args, self.stop, self.began, self.first_step = args, 0, time.time(), state.get("step", 0)
-        self.sums = np.zeros((2, args.num_envs))  # return and length so far of each environment's episode
-        self.finished, self.recent = [], state.get("recent", [])
-
-        def on_signal(number, _):  # stop after the step, rollout or batch at hand; at a second one at once
-            self.stop = number
-            signal.signal(number, signal.SIG_DFL)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, on_signal)
-        try:
-            self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1 if state else None)
-        except OSError as error:
-            fail(f"{self.folder} cannot be written: {error.strerror}")
-        print(f"run folder: {self.folder}", flush=True)
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, unit="step", disable=None)
-
-    def track(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a vector step; an episode that ends in it is logged at the transition that ended it."""
-        self.sums[0] += reward
-        self.sums[1] += 1
-        for i in ended.nonzero()[0]:
-            self.finished.append((step - len(ended) + int(i) + 1, *self.sums[:, i].tolist()))
-            self.sums[:, i] = 0
-
-    def log(self, step: int, scalars: dict, weights: dict) -> None:
-        """Write and show what is new; end with exit status 1 if a return, scalar or weight is not finite."""
-        for at, episode_return, episode_length in self.finished:
-            self.writer.add_scalar("charts/episodic_return", episode_return, at)
-            self.writer.add_scalar("charts/episodic_length", episode_length, at)
-            self.recent.append(episode_return)
-        returns = [*self.sums[0], *self.recent]
-        self.finished, self.recent = [], self.recent[-100:]
-        for name, value in {"charts/episodic_return": returns, **scalars, **weights}.items():
-            if not torch.as_tensor(value).isfinite().all():
-                sys.exit(f"{name} is not finite at step {step}: stopped; the last checkpoint is as it was")
-        speed = (step - self.first_step) / max(time.time() - self.began, 1e-9)
-        for name, value in {**scalars, "charts/SPS": speed}.items():
-            self.writer.add_scalar(name, float(value), step)
-        text = f"return {np.mean(self.recent or np.nan):.1f}"
-        self.bar.set_postfix_str(text)
-        self.bar.update(step - self.bar.n)
-        if self.bar.disable:
-            print(f"step {step}/{self.args.total_timesteps}, {text}, {speed:.0f} steps/s", flush=True)
-
-    def save(self, step: int, state: dict, policy) -> None:
-        """Write the checkpoint and, if asked to, film an episode; running episodes end here, unlogged."""
-        self.writer.flush()
-        self.sums[:] = 0
-        state |= {"args": asdict(self.args), "step": step, "recent": self.recent}
-        save_checkpoint(self.folder / "checkpoint.pt", {**state, "torch": torch.get_rng_state()})
-        if self.args.capture_video and not self.stop:
-            evaluate(self.args, policy, self.folder / "videos" / f"step-{step}")
-
-    def finish(self, model: dict, policy) -> None:
-        """Write model.pt and evaluate; or, after a signal, say how to go on."""
-        self.bar.close()
-        self.writer.close()
-        if self.stop:
-            path = self.folder / "checkpoint.pt"
-            print(f"stopped; to go on: python {sys.argv[0]} --resume {path}", file=sys.stderr)
-            sys.exit(128 + self.stop)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        save_checkpoint(self.folder / "model.pt", {"args": asdict(self.args), **model})
-        evaluate(self.args, policy)
-
-
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write the state whole: a crash leaves the old file or the new one."""
-    with open(path.with_suffix(".tmp"), "wb") as file:
-        torch.save({"script": Path(__file__).stem, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path.with_suffix(".tmp"), path)
-
-
-def load_checkpoint(path: str) -> dict:
-    """What save_checkpoint of this script wrote. No code is run; Windows would lock a file that is mapped."""
-    try:
-        state = torch.load(path, map_location="cpu", mmap=os.name != "nt", weights_only=True)
-        script = state["script"]
-    except OSError as error:
-        fail(f"{path} cannot be read: {error.strerror}")
-    except Exception as error:
-        fail(f"{path} is no checkpoint of {Path(__file__).name}, or a damaged one ({type(error).__name__})")
-    if script != Path(__file__).stem:
-        fail(f"{path} was written by {script}.py: use that script")
-    return state
-
-
-def parse_args(cls) -> tuple:
-    """Arguments, and the state that --resume or --evaluate names, or {}; its arguments are the defaults."""
-    args = tyro.cli(cls, description=__doc__.replace("\n", "\n "))  # tyro joins what is not indented
-    path = args.resume or args.evaluate
-    state = load_checkpoint(path) if path else {}
-    try:
-        default = cls(**state["args"] | {"resume": "", "evaluate": ""}) if state else args
-    except (KeyError, TypeError) as error:
-        fail(f"{path} is from another version of {Path(__file__).name}: {error}")
-    return tyro.cli(cls, default=default) if state else args, state
-
-
-def check(args: Args, state: dict) -> tuple:
-    """The environments and the device, once all that cannot work is refused, before anything is written."""
-    for name, value in vars(args).items():
-        flag = f"--{name.replace('_', '-')}"
-        low = 0 if name in ("seed", "num_threads", "checkpoint_frequency") else 1
-        high = 1024 if name == "num_threads" else 10**9
-        if type(value) is int and not low <= value <= high:
-            fail(f"{flag} must be from {low} to {high}, not {value}")
-        if type(value) is float and not 0 <= value <= 1:
-            fail(f"{flag} must be from 0 to 1, not {value}")
-        fixed = state and name in ("env_id", "num_envs", "n_step", "buffer_size", "clip_reward")
-        if fixed and value != state["args"][name]:
-            fail(f"{flag} is {state['args'][name]} in the checkpoint and cannot change")
-    if args.resume and (args.evaluate or "step" not in state):
-        fail("--resume takes a checkpoint.pt, --evaluate that or a model.pt; only one of them can be given")
-    if args.buffer_size < max(args.batch_size, args.num_envs):
-        fail(f"--buffer-size {args.buffer_size} must be at least --batch-size and --num-envs")
-    if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
-        fail(f"--learning-starts {args.learning_starts} must be at least (n-step + 1) * num-envs, and at most"
-             f" --total-timesteps, which is {args.total_timesteps}")
-    if args.capture_video:
-        make_envs(args.env_id, 1, args.repeat_action_probability, "rgb_array").close()
-    envs = make_envs(args.env_id, args.num_envs, args.repeat_action_probability)
-    obs_space, shape = envs.single_observation_space, envs.single_observation_space.shape
-    if not isinstance(envs.single_action_space, gym.spaces.Discrete):
-        fail(f"--env-id {args.env_id} has actions {envs.single_action_space}, not Discrete ones")
-    pixels = shape == (4, 84, 84) and obs_space.dtype == np.uint8
-    if not pixels and not (isinstance(obs_space, gym.spaces.Box) and len(shape) == 1):
-        fail(f"--env-id {args.env_id} has observations {obs_space}, not vectors or uint8 (4, 84, 84) frames")
-    size = args.buffer_size * (14 + (84 * 84 if pixels else 4 * shape[0]))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else size
-    if size > memory and not args.evaluate:
-        fail(f"--buffer-size {args.buffer_size} takes {size / 1e9:.1f} GB; memory: {memory / 1e9:.1f} GB")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = ("cuda" if pixels and there["cuda"] else "cpu") if args.device == "auto" else args.device
-    if not there[device]:
-        fail(f"--device {device} is not on this machine: take auto or cpu")
-    return envs, device
-
-
-def train(args: Args, state: dict | None = None) -> None:
-    """Mnih et al. 2015, Algorithm 1; with a checkpoint's state, the rest of its run or its evaluation."""
-    state = state or {}
-    envs, device = check(args, state)
+def train(args: Args, state: dict | None = None) -> float:
+    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
+    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    state = state or load(args)
+    envs, device = set_up(args)
+    check(args, envs)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
-    pixels, num_actions = len(obs_shape) == 3, int(space.n)
-    torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)  # the moments of dead units would become subnormal, slow on a CPU
-    torch.set_num_threads(args.num_threads or (torch.get_num_threads() if pixels else 1))
-    rng = np.random.default_rng(args.seed)
     # changed from dqn.py: the form of the noise
-    q_net = QNetwork(obs_shape, num_actions, args.noise).to(device)
-    target_net = copy.deepcopy(q_net)
+    q_net = QNetwork(obs_shape, int(space.n), args.noise).to(device)
 
-    def policy(obs: np.ndarray) -> np.ndarray:
+    def eval_policy(obs: np.ndarray) -> np.ndarray:
         # changed from dqn.py: no noise in evaluation
-        return (space.start + greedy(q_net.draw_noise(torch.zeros), obs, device)).astype(space.dtype)
+        q_net.draw_noise(torch.zeros)
+        return (space.start + act(q_net, obs, args.eval_epsilon, int(space.n), device)).astype(space.dtype)
 
     if args.evaluate:
         q_net.load_state_dict(state["q_net"])
-        if args.capture_video:
-            evaluate(args, policy, Path(args.evaluate).parent / "videos" / "evaluation")
-        return evaluate(args, policy)
-    optimizer = torch.optim.Adam(q_net.parameters(), lr=args.learning_rate, eps=args.adam_eps, fused=True)
+        envs.close()
+        return evaluate(args, eval_policy)
+    target_net = copy.deepcopy(q_net)
+    optimizer = torch.optim.Adam(q_net.parameters(), fused=True)
     buffer = ReplayBuffer(args.buffer_size, args.num_envs, obs_shape, args.n_step, args.gamma)
     parts = {"q_net": q_net, "target_net": target_net, "optimizer": optimizer, "buffer": buffer}
-    if state:
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        optimizer.param_groups[0].update(lr=args.learning_rate, eps=args.adam_eps)
-        rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch"])
-    run = Run(args, state)
-    step, save, losses = run.first_step, True, {}
-    clip_reward = args.clip_reward == "on" or pixels and args.clip_reward == "auto"
+    run = Run(args, state, parts)
+    optimizer.param_groups[0].update(lr=args.learning_rate, eps=args.adam_eps)  # not the checkpoint's
+    clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
+    # changed from dqn.py: no epsilon
+    step = run.first_step
+    obs = run.checkpoint(step, envs, eval_policy)  # of new episodes
     while step < args.total_timesteps:
-        if save:  # at the start, on resuming and after a checkpoint, so that a resumed run is the same
-            obs, _ = envs.reset(seed=reset_seed(args.seed, step))
-
         # act
-        # changed from dqn.py: new noise for every action
-        action = greedy(q_net.draw_noise(), obs, device)
+        # changed from dqn.py: new noise instead of epsilon
+        q_net.draw_noise()
+        action = act(q_net, obs, 0, int(space.n), device)
 
         # step
         next_obs, reward, terminated, truncated, _ = envs.step((space.start + action).astype(space.dtype))
         step += args.num_envs
         ended = terminated | truncated
-        run.track(step, reward, ended)
-        save = run.stop or step >= args.total_timesteps or due(step, args.num_envs, args.checkpoint_frequency)
+        run.log_episodes(step, reward, ended)
 
         # store
+        last = step >= args.total_timesteps
+        at_checkpoint = last or due(step, args.num_envs, args.checkpoint_frequency) > 0
         reward = np.sign(reward) if clip_reward else reward
-        buffer.add(obs, action, reward, terminated, truncated | bool(save), next_obs)  # a save cuts episodes
-        obs = reset_ended(envs, next_obs, ended)
+        buffer.add(obs, action, reward, terminated, truncated | at_checkpoint, next_obs)
+        obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
 
         # learn
         for _ in range(due(step - args.learning_starts, args.num_envs, args.train_frequency)):
-            batch = buffer.sample(rng, args.batch_size, device)
             # changed from dqn.py: new noise in both networks
-            loss, td_error = td_loss(batch, q_net.draw_noise(), target_net.draw_noise())
+            q_net.draw_noise()
+            target_net.draw_noise()
+            loss = td_loss(buffer.sample(args.batch_size, device), q_net, target_net)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses = {"losses/td_loss": loss.detach(), "losses/td_error": td_error}
+            # changed from dqn.py: no epsilon
+            run.log_losses(step, td_loss=loss)
 
-        # sync
+        # sync the target network
         if due(step, args.num_envs, args.target_network_frequency):
             target_net.load_state_dict(q_net.state_dict())
 
-        # log
-        if save or due(step, args.num_envs, 1000):
-            scalars = {name: value.abs().mean() for name, value in losses.items()}
-            run.log(step, scalars, q_net.state_dict())
-            losses = {}
-
         # save
-        if save:
-            tensors = {name: part.state_dict() for name, part in parts.items()}
-            run.save(step, {**tensors, "rng": rng.bit_generator.state}, policy)
-            if run.stop:
-                break
+        if at_checkpoint:
+            obs = run.checkpoint(step, envs, eval_policy)
     envs.close()
-    run.finish({"q_net": q_net.state_dict()}, policy)
+    return run.finish(step, {"q_net": q_net}, eval_policy)
+
+
+def check(args: Args, envs: VectorEnv) -> None:
+    """Refuse what would go wrong silently or late."""
+    space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
+    if not isinstance(space, Discrete):
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones")
+    if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
+        sys.exit("--learning-starts must be at least (n-step + 1) * num-envs, and at most total-timesteps")
+    if len(obs_shape) == 3 and envs.reset(seed=args.seed)[0][:, :-1].any():
+        sys.exit(f"--env-id {args.env_id}: the older frames of an episode's first stack must be zeros"
+                 " (FrameStackObservation: padding_type='zero')")
+    size = args.buffer_size * (14 + (84 * 84 if len(obs_shape) == 3 else 4 * obs_shape[0]))  # bytes
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
+    cgroup = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
+    memory = min(memory, float(cgroup.read_text().replace("max", "inf")) if cgroup.exists() else math.inf)
+    if size > memory and not args.evaluate:
+        sys.exit(f"--buffer-size takes {size / 1e9:.1f} GB, and the memory has {memory / 1e9:.1f} GB")
+
+
+# The rest is the same in all ten scripts: environments, evaluation, films, logs, checkpoints, arguments.
+
+
+class NoInfo(gym.Wrapper):
+    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        if isinstance(env.observation_space, Box) and len(env.observation_space.shape) == 1:
+            self.observation_space = Box(-np.inf, np.inf, env.observation_space.shape)
+
+    def reset(self, **kwargs):
+        return self.env.reset(**kwargs)[0], {}
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = self.env.step(action)
+        return obs, reward, terminated, truncated, {}
+
+
+def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:
+    """Environments side by side, or one that is filmed. Atari: stacks of 4 frames of 84x84, raw rewards."""
+    name, mode = args.env_id.removeprefix("ale_py:"), AutoresetMode.NEXT_STEP
+    atari, sticky = name.startswith("ALE/"), {"repeat_action_probability": args.repeat_action_probability}
+    if "NoFrameskip" in name:
+        sys.exit(f"--env-id {name}: Atari games have names such as ALE/Pong-v5")
+    if atari and not film:
+        return gym.make_vec(f"ale_py:{name}", num_envs, autoreset_mode=mode, reward_clipping=False,
+                            use_fire_reset=False, **sticky)
+
+    def make_env() -> gym.Env:
+        if atari:  # preprocessed as in the vector environment, which cannot be filmed
+            env = gym.make(f"ale_py:{name}", render_mode="rgb_array", frameskip=1, **sticky)
+            env = FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
+        else:
+            env = gym.make(name, disable_env_checker=True, **{"render_mode": "rgb_array"} if film else {})
+        return NoInfo(RecordVideo(env, str(film)) if film else env)
+
+    return SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch's generators, and the two global ones that environments may draw from."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def set_up(args: Args) -> tuple[VectorEnv, str]:
+    """Refuse numbers out of range, open the environments and choose the device."""
+    for field in fields(args):
+        if field.type in (int, float):
+            value, whole = getattr(args, field.name), field.type is int
+            low = whole and field.name not in ("seed", "num_threads", "checkpoint_frequency")
+            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "target_kl", "vf_coef")
+            high = 10**9 if whole or large else 1
+            if not low <= value <= high or value != field.type(value):
+                sys.exit(f"--{field.name.replace('_', '-')} must be from {low:d} to {high}, not {value}")
+            setattr(args, field.name, field.type(value))  # a plain number also for 0, 1e5 or NumPy's
+    seed_all(args.seed)
+    envs = make_envs(args, args.num_envs)
+    space = envs.single_observation_space
+    frames = space.shape == (4, 84, 84) and space.dtype == np.uint8
+    if not frames and not (isinstance(space, Box) and len(space.shape) == 1):
+        sys.exit(f"--env-id {args.env_id} has observations {space}, not vectors or uint8 (4, 84, 84) frames")
+    torch.set_num_threads(args.num_threads or (torch.get_num_threads() if frames else 1))
+    torch.set_flush_denormal(True)  # dead units leave subnormal numbers in Adam, which are slow on a CPU
+    auto = "cuda" if frames and torch.cuda.is_available() else "cpu"
+    return envs, auto if args.device == "auto" else args.device
+
+
+def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
+    """Play --eval-episodes episodes side by side and print their mean return. With `film`, film one episode
+    into that folder instead, or the first 1 GB of it: its frames stay in memory until the end."""
+    if args.evaluate and args.capture_video and not film:
+        evaluate(args, eval_policy, Path(args.evaluate).parent / "videos" / "evaluate")
+    print(f"filming into {film}" if film else f"evaluating {args.eval_episodes} episodes", flush=True)
+    seed_all(args.seed)
+    envs = make_envs(args, 1 if film else args.eval_episodes, film)
+    obs, _ = envs.reset(seed=2**30 + args.seed)  # training has the seeds below 2**30
+    returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
+    left = 10**9 // envs.render()[0].nbytes if film else math.inf
+    while running.any() and left > 0:
+        obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
+        returns += reward * running
+        running &= ~(terminated | truncated)
+        left -= 1
+    envs.close()
+    if not film:
+        print(f"eval: mean {returns.mean():.2f} std {returns.std():.2f} over {len(returns)} episodes")
+    return float(returns.mean())
+
+
+def due(step: int, taken: int, every: int) -> int:
+    """How many multiples of `every` (0: none) are in the last `taken` transitions: due(8, 8, 2) == 4."""
+    return max(step, 0) // every - max(step - taken, 0) // every if every else 0
+
+
+class Run:
+    """The folder of a run, with TensorBoard events, checkpoints and films, and the progress bar."""
+
+    def __init__(self, args: Args, state: dict, parts: dict):
+        """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
+        if state and (lacking := parts.keys() - state.keys()):
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+        for name in parts if state else ():
+            parts[name].load_state_dict(state[name])
+        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
+        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+            sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
+        self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
+        print(f"run folder: {self.folder}", flush=True)
+        self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
+        self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
+        often = 0.1 if sys.stderr.isatty() else 60  # seconds
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, mininterval=often)
+        self.recent, self.episodes = [], []  # the last 100 returns, and what TensorBoard does not have yet
+
+    def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
+        """Count a step of all environments; log each episode that ends in it at a transition of its own."""
+        self.bar.update(len(reward))
+        self.returns += reward
+        self.lengths += 1
+        for i in ended.nonzero()[0]:
+            self.log_episode(step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i])
+            self.returns[i] = self.lengths[i] = 0
+
+    def log_episode(self, step: int, episode_return: float, length: int) -> None:
+        """Log an episode that ended at this transition, and show the mean return of the last 100."""
+        self.episodes.append((step, episode_return, length))
+        self.recent = [*self.recent[-99:], episode_return]
+        self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
+
+    def write_episodes(self) -> None:
+        """Write them to TensorBoard, many at a time: each event wakes a thread."""
+        for step, episode_return, length in self.episodes:
+            self.writer.add_scalar("charts/episodic_return", episode_return, step)
+            self.writer.add_scalar("charts/episodic_length", length, step)
+        self.episodes = []
+
+    def log_losses(self, step: int, **losses) -> None:
+        """Log them if they are the first since a multiple of 1,000 transitions."""
+        if step // 1000 == self.logged // 1000:
+            return
+        self.logged = step
+        self.write_episodes()
+        self.writer.add_scalar("charts/SPS", (step - self.first_step) / (time.time() - self.began), step)
+        for name, loss in losses.items():
+            group = "charts" if name in ("epsilon", "learning_rate") else "losses"
+            self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(loss).item(), step)
+
+    def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
+        """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run
+        computes the same bits as one that goes on. Return the first observations."""
+        self.save("checkpoint.pt", step, self.parts)
+        if self.args.capture_video:
+            evaluate(self.args, eval_policy, self.folder / "videos" / str(step))
+        seed = int(np.random.SeedSequence((self.args.seed, step)).generate_state(1)[0] % 2**30)
+        seed_all(seed)
+        self.returns, self.lengths, self.logged = np.zeros(envs.num_envs), np.zeros(envs.num_envs), step
+        return envs.reset(seed=seed)[0]
+
+    def finish(self, step: int, nets: dict, eval_policy) -> float:
+        """Save the networks alone as model.pt, to share; return the mean return of the evaluation."""
+        self.bar.close()
+        self.save("model.pt", step, nets)
+        mean = evaluate(self.args, eval_policy)
+        self.writer.add_scalar("eval/return", mean, step)
+        self.writer.close()
+        return mean
+
+    def save(self, name: str, step: int, parts: dict) -> None:
+        """Write a partial file and rename it, so a crash leaves the old file or the new one. Refuse NaN."""
+        self.write_episodes()
+        self.writer.flush()
+        state = {name: part.state_dict() for name, part in parts.items()}
+        values = [state]
+        for value in values:  # the list grows by what is in its dictionaries
+            values += value.values() if isinstance(value, dict) else ()
+            if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
+                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+        state |= {"script": Path(__file__).stem, "args": asdict(self.args), "step": step}
+        partial = self.folder / f"{name}.partial"
+        try:
+            with open(partial, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, self.folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def load(args: Args) -> dict:
+    """The file that --evaluate or --resume names, or {}. No code in it is run."""
+    path = args.evaluate or args.resume
+    if not path:
+        return {}
+    if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip():
+        sys.exit(f"{path} is missing, damaged or no checkpoint")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("script") != Path(__file__).stem:
+        sys.exit(f"{path} is no checkpoint of {Path(__file__).name}, but of {state.get('script')}")
+    return state
 
 
 if __name__ == "__main__":
-    train(*parse_args(Args))
+    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
+    checkpoint = load(cli)
+    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)

@@ -152,7 +152,7 @@ def main() -> None:
                         failed, line = failed + 1, f"failed: {error}"
                     bar.write(f"{run.suite}: {run.label}, seed {run.seed}: {line}")
                     bar.update()
-                steps = [(label, re.findall(r"step (\d+)/", log.read_text()))
+                steps = [(label, re.findall(r" (\d+)/\d+ \[", log.read_text()))
                          for label, log in list(active.values())]
                 bar.set_postfix_str(", ".join(f"{label}: {found[-1]}" for label, found in steps if found))
     except KeyboardInterrupt:  # killed, not stopped: a checkpoint here would make it a different run

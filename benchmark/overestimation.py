@@ -16,7 +16,6 @@ worth the same, here 0, and only noise tells them apart.
 """
 import argparse
 import contextlib
-import copy
 import importlib
 import io
 import sys
@@ -82,32 +81,33 @@ def values(q_net: torch.nn.Module, env_id: str, seed: int, gamma: float, num_env
     return float(estimate[counted].mean()), float(ret[counted].mean())
 
 
+def episodes(seed: int, step: int) -> int:
+    """A seed below 2^30 for the episodes of a measurement: others each time, and for each seed of a run."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0] % 2**30)
+
+
 def measure(script: str, seed: int, every: int, fields: dict) -> list[dict]:
     """The values during a run of the script, and the mean return of its own evaluation at the end."""
     module, rows = importlib.import_module(script), []
     args = module.Args(seed=seed, **fields)
-    envs = module.make_envs(args.env_id, 1)
-    net = module.QNetwork(envs.single_observation_space.shape, int(envs.single_action_space.n))
-    envs.close()
 
     class Watched(module.Run):
-        """Sees the weights whenever the run logs."""
+        """Sees the network after each update."""
 
-        def log(self, step, scalars, weights):
-            super().log(step, scalars, weights)
+        def log_losses(self, step, **losses):
+            super().log_losses(step, **losses)
             if step // every > (rows[-1]["step"] if rows else 0) // every:
-                net.load_state_dict(copy.deepcopy(weights))
-                episodes = module.reset_seed(seed, step)  # others each time, and for each seed
-                estimate, realised = values(net, args.env_id, episodes, args.gamma)
+                q_net, begin = self.parts["q_net"], episodes(seed, step)
+                estimate, realised = values(q_net, args.env_id, begin, args.gamma)
                 rows.append({"script": script, "environment": args.env_id, "seed": seed, "step": step,
                              "estimate": f"{estimate:.4f}", "realised": f"{realised:.4f}"})
 
-    module.Run, own, out = Watched, module.Run, io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), contextlib.redirect_stdout(out):
-        module.train(args)
+    module.Run, own = Watched, module.Run
+    with (tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder),
+          contextlib.redirect_stdout(io.StringIO())):
+        mean = module.train(args)
     module.Run = own
-    score = out.getvalue().splitlines()[-1].split()[2]
-    return [row | {"eval": score} for row in rows]
+    return [row | {"eval": f"{mean:.2f}"} for row in rows]
 
 
 def gap(rows: list[dict], part: float = 0.5) -> tuple[float, float]:

@@ -1,22 +1,35 @@
 """Figures and tables from the stored results alone: python benchmark/plot.py
 
-Draws benchmark/figures/<suite>.png for each suite in benchmark/results/: over the transitions, the
-interquartile mean of the seeds' training returns, with its 95 % bootstrap interval from five seeds on, and
-below that each of them as a thin line.
-Writes the tables into the README, that of a suite between <!-- suite --> and <!-- /suite --> and that of
-speed.csv between <!-- speed --> and <!-- /speed -->; where a file has no such marks, they come at its end.
+Draws benchmark/figures/<suite>.png for each suite in benchmark/results/, and front.png for the README. A
+curve is the interquartile mean of the seeds' training returns over the transitions, with its 95 % bootstrap
+interval from five seeds on. Of fewer seeds it is their mean, and each seed is a thin line.
+Writes the tables into benchmark/README.md, each between marks such as <!-- board --> and <!-- /board -->, and
+the two tables of the front page into README.md. Where a file has no such marks, they come at its end. With
+--readme it writes only that file.
 """
 import argparse
 import os
-import re
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from records import ROOT, read
-from scipy import stats
 from suites import POLICY, SUITES, VALUE
+from tables import (
+    FEWEST,
+    Result,
+    board_report,
+    front_report,
+    front_speed_report,
+    interval,
+    iqm,
+    overestimation_report,
+    published_report,
+    results_of,
+    speed_report,
+    suite_report,
+)
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -33,29 +46,20 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "pong": [["dqn", label] for label in LABELS["pong"][1:]] + [LABELS["pong"]],
     "pong-n-step": [[FOUR_STEPS[0], label] for label in LABELS["pong-n-step"][1:]] + [FOUR_STEPS],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
-FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
-PONG = "pong", "pong-n-step", "pong-eps"  # their tables say when curves are above 0 and 15
+FRONT = {  # suite: name and curves of a panel of the front page's figure
+    "cartpole": ("CartPole", POLICY),
+    "hopper": ("Hopper", ("sac", "ppo")),
+    "pong": ("Pong", ("dqn", "double_dqn", "noisy_dqn", "dqn n-step 4")),
+}
 
 
-def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Interquartile mean: without the lowest and highest quarter, rounded down to whole values."""
-    return stats.trim_mean(values, 0.25, axis=axis)
-
-
-def interval(values: np.ndarray) -> tuple:
-    """Ends of the 95 % percentile bootstrap interval of the interquartile mean over the first axis."""
-    found = stats.bootstrap((values,), iqm, axis=0, n_resamples=2000, method="percentile", rng=0)
-    return found.confidence_interval
-
-
-def aligned(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+def aligned(result: Result) -> tuple[np.ndarray, np.ndarray]:
     """Steps (P,) and returns (S, P) of a label's seeds, from where all have one; where no episode ended in a
     bin, the value before it stands."""
-    steps = np.unique([int(row["step"]) for row in rows])
-    seeds = sorted({row["seed"] for row in rows}, key=int)
-    value = np.full((len(seeds), len(steps)), np.nan)
-    for row in rows:
-        value[seeds.index(row["seed"]), np.searchsorted(steps, int(row["step"]))] = float(row["return"])
+    steps = np.unique(np.concatenate([curve[:, 0] for curve in result.curves]))
+    value = np.full((len(result.curves), len(steps)), np.nan)
+    for row, curve in zip(value, result.curves, strict=True):
+        row[np.searchsorted(steps, curve[:, 0])] = curve[:, 1]
     last = np.maximum.accumulate(np.where(np.isnan(value), 0, np.arange(len(steps))), axis=1)
     value = np.take_along_axis(value, last, axis=1)
     there = ~np.isnan(value).any(axis=0)
@@ -118,64 +122,43 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     plt.close(figure)
 
 
-def table(head: list[str], rows: list[list]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def above(curve: tuple | None, level: float) -> list[str]:
-    """Transitions at which each seed's curve is first above the level, and from which on it stays there."""
-    steps, values = curve or (np.empty(0), np.empty((0, 0)))
-    high = values > level
-    stays = np.logical_and.accumulate(high[:, ::-1], axis=1)[:, ::-1]
-    return [" / ".join(f"{steps[row.argmax()]:,}" if row.any() else "never" for row in rows)
-            for rows in (high, stays)]
-
-
-def last_tenth(curve: tuple | None) -> str:
-    """Lowest and highest point of all seeds' curves over the last tenth of the transitions."""
-    if not curve:
-        return ""
-    steps, values = curve
-    points = values[:, steps > 0.9 * steps[-1]]
-    return f"{points.min():.1f} to {points.max():.1f}"
-
-
-def report(suite: str, runs: list[dict], curves: dict, figure: str, source: str) -> str:
-    """Command, figure, and table of the final evaluations; figure and source are links."""
-    head = ["run", "seeds", "transitions", "evaluation", "95 % interval or each", "lowest", "last tenth"]
-    head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
-    rows = []
-    for label in dict.fromkeys(row["label"] for row in runs):
-        mine = sorted((row for row in runs if row["label"] == label), key=lambda row: int(row["seed"]))
-        means = np.array([float(row["eval mean"]) for row in mine])
-        ends = ("{:.1f} to {:.1f}".format(*interval(means)) if len(means) >= FEWEST else
-                " / ".join(f"{mean:.1f}" for mean in means))
-        asked = re.findall(r"--total-timesteps (\d+)", mine[0]["command"])  # the last one counts
-        total = int(asked[-1]) if asked else curves[label][0][-1] if label in curves else ""
-        rows.append([label, len(mine), f"{total:,}" if total else "", f"{iqm(means):.1f}", ends,
-                     f"{means.min():.1f}", last_tenth(curves.get(label))])
-        if suite in PONG:
-            rows[-1] += above(curves.get(label), 0) + above(curves.get(label), 15)[:1]
-    environment, machine = ("; ".join(dict.fromkeys(row[name] for row in runs))
-                            for name in ("environment", "machine"))
-    return (f"**{suite}** on {environment}: `python benchmark/learning.py --suite {suite}`\n\n"
-            f"![{suite}]({figure})\n\n"
-            f"{table(head, rows)}\n\n"
-            f"Commands, commits, versions: [runs.csv]({source}). Machine: {machine}.\n")
-
-
-def speed_report(rows: list[dict], source: str) -> str:
-    """The table of speed.csv, which source links to."""
-    head = ["row", "transitions/s", "against", "its transitions/s", "ratio", "lowest to highest", "rounds",
-            "threads", "MB", "its MB"]
-    cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],
-              f"{row['lowest']} to {row['highest']}", row["rounds"], row["threads"], row["our MB"],
-              row["their MB"]] for row in rows]
-    made = "; ".join("; ".join(dict.fromkeys(row[name] for row in rows))
-                     for name in ("machine", "versions", "date"))
-    return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {made}. Each row's commands:"
-            f" [speed.csv]({source}).\n")
+def draw_front(stored: dict, path: Path) -> None:
+    """The front page's figure: a panel per suite, narrow enough for a phone, each curve named at its end."""
+    there = {suite: stored[suite] for suite in FRONT if suite in stored}
+    figure, axes = plt.subplots(len(there), 1, figsize=(5, 2.1 * len(there)), squeeze=False,
+                                layout="constrained")
+    for axis, (suite, results) in zip(axes.flat, there.items(), strict=True):
+        name, labels = FRONT[suite]
+        curves, ends = {}, []
+        for label, (color, _) in zip([label for label in labels if label in results], STYLES, strict=False):
+            steps, values = aligned(results[label])
+            curves[label] = steps[4:], np.convolve(iqm(values), np.ones(5) / 5, "valid"), color
+            axis.plot(*curves[label][:2], color=color, linewidth=2)
+        axis.margins(y=0.2)
+        (_, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+        for label, (steps, middle, color) in curves.items():
+            if steps[-1] > 0.8 * right:
+                ends.append(((middle[-1] - bottom) / (top - bottom), label, color))
+                continue
+            others = [np.interp(steps[-1], *other[:2]) for other in curves.values()]
+            over = middle[-1] >= max(others)
+            axis.annotate(label, (steps[-1], middle[-1]), (0, 5 if over else -5), color=color, fontsize=11,
+                          textcoords="offset points", va="bottom" if over else "top")
+        ends.sort()
+        for place, (_, label, color) in zip(spread([end[0] for end in ends], 0.15), ends, strict=True):
+            axis.text(1.02, place, label, color=color, va="center", fontsize=11, transform=axis.transAxes)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_formatter(lambda step, _: f"{step / 1000:g}k" if step else "0")
+        axis.tick_params(labelsize=10)
+        seeds = max(len(results[label].rows) for label in curves)
+        title = f"{name}, {seeds} seeds" if seeds > 1 else f"{name}, one seed"
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.set_ylabel("return", fontsize=10)
+    axes.flat[-1].set_xlabel("transitions", fontsize=10)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160)
+    plt.close(figure)
 
 
 def link(path: Path, readme: Path) -> str:
@@ -197,20 +180,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmark" / "results")
     parser.add_argument("--figures", type=Path, default=ROOT / "benchmark" / "figures")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--readme", type=Path, help="default: benchmark/README.md, and README.md")
     options = parser.parse_args()
-    for suite in SUITES:
-        if (options.results / suite / "runs.csv").exists():
-            runs, points = (read(options.results / suite / name) for name in ("runs.csv", "curves.csv"))
-            curves = {label: aligned([row for row in points if row["label"] == label])
-                      for label in dict.fromkeys(row["label"] for row in points)}
-            figure, source = options.figures / f"{suite}.png", options.results / suite / "runs.csv"
-            draw(suite, curves, figure)
-            links = (link(path, options.readme) for path in (figure, source))
-            put(options.readme, suite, report(suite, runs, curves, *links))
-    speed = options.results / "speed.csv"
+    page = options.readme or ROOT / "benchmark" / "README.md"
+    stored = {suite: results_of(options.results / suite) for suite in SUITES
+              if (options.results / suite / "runs.csv").exists()}
+    for suite, results in stored.items():
+        figure, source = options.figures / f"{suite}.png", options.results / suite / "runs.csv"
+        draw(suite, {label: aligned(result) for label, result in results.items()}, figure)
+        put(page, suite, suite_report(suite, results, *(link(path, page) for path in (figure, source))))
+    published = read(ROOT / "benchmark" / "published.csv")
+    put(page, "board", board_report(stored))
+    put(page, "published", published_report(published, stored))
+    over, speed = (options.results / f"{name}.csv" for name in ("overestimation", "speed"))
+    if over.exists():
+        put(page, "overestimation", overestimation_report(read(over), link(over, page)))
     if speed.exists():
-        put(options.readme, "speed", speed_report(read(speed), link(speed, options.readme)))
+        put(page, "speed", speed_report(read(speed), link(speed, page)))
+    if not options.readme:
+        draw_front(stored, options.figures / "front.png")
+        put(ROOT / "README.md", "results", front_report(published, stored))
+        put(ROOT / "README.md", "speed", front_speed_report(read(speed)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+import tyro
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -82,10 +83,12 @@ def main() -> None:
     path = Path(sys.argv[0])
     sys.path.insert(0, str(path.parent))
     script = importlib.import_module(path.stem)
-    check = script.check
-    script.check = lambda *given: (check(*given)[0], "elsewhere")
+    set_up = script.set_up
+    script.set_up = lambda args: (set_up(args)[0], "elsewhere")
+    args = tyro.cli(script.Args)
     with Operations():
-        script.train(*script.parse_args(script.Args))
+        state = script.load(args)
+        script.train(tyro.cli(script.Args, default=script.Args(**state["args"])) if state else args, state)
 
 
 if __name__ == "__main__":

@@ -141,6 +141,18 @@ class Aim(Probe8):
         return -abs(action[0] - 1)
 
 
+class Probe10(Probe5):
+    """Two steps: 1 or -1, then its double. Q(double, action of its sign) = 1, the other -1; gamma before."""
+
+    length = 2
+
+    def next(self):
+        return 2 * self.obs
+
+    def reward(self, action):
+        return super().reward(action) if self.t else 0
+
+
 class Probe9(Probe3):
     """Probe 3 with a continuous action."""
 
@@ -316,6 +328,12 @@ class WideTorques(Torques):
     """The same with other bounds, in float64 and in rows and columns."""
 
     action_space = Box(np.array([[-30], [2]]), np.array([[-10], [7]]), dtype=np.float64)
+
+
+class FarTorques(Torques):
+    """The same with other bounds, in float64."""
+
+    action_space = Box(np.array([-30, 2]), np.array([-10, 7]), dtype=np.float64)
 
 
 class TwoWheels(Probe4):

@@ -1,15 +1,17 @@
 """The benchmark's suites name flags that exist, its results survive a crash, and its arithmetic is right."""
 import fcntl
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from statistics import fmean
+from statistics import fmean, median, stdev
 
 import pytest
-from common import ROOT, checkpoint, load
+import tyro
+from common import ROOT, as_it_was, checkpoint, load
 
 sys.path.insert(0, str(ROOT / "benchmark"))
 import learning  # noqa: E402
@@ -18,6 +20,8 @@ import speed  # noqa: E402
 import suites  # noqa: E402
 
 THERE = {path.stem for path in ROOT.glob("*.py")}
+RESULTS, PUBLISHED = ROOT / "benchmark" / "results", records.read(ROOT / "benchmark" / "published.csv")
+PAGE, FRONT = (ROOT / "benchmark" / "README.md").read_text(), (ROOT / "README.md").read_text()
 
 
 def fields_of(words: list[str]) -> set[str]:
@@ -25,7 +29,7 @@ def fields_of(words: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("suite", suites.SUITES)
-def test_suite_names_flags_that_exist(suite, tmp_path, monkeypatch):
+def test_suite_names_flags_that_exist(suite, tmp_path):
     """... with values that the script takes, and no two of its runs are alike."""
     runs = suites.runs_of(suite)
     assert {run.script for run in runs} == {curve[1] for curve in suites.SUITES[suite]} & THERE
@@ -35,19 +39,21 @@ def test_suite_names_flags_that_exist(suite, tmp_path, monkeypatch):
         assert fields_of(words) <= set(vars(load(run.script).Args())), run.command
         if run.seed == "1":
             module = load(run.script)
-            monkeypatch.chdir(tmp_path)  # MuJoCo may write a log
-            monkeypatch.setattr(sys, "argv", [script, *words])
-            module.check(*module.parse_args(module.Args))[0].close()
+            with as_it_was(tmp_path):  # MuJoCo may write a log
+                args = tyro.cli(module.Args, args=words)
+                envs, _ = module.set_up(args)
+                module.check(args, envs)
+                envs.close()
     assert len({run.command for run in runs}) == len({(run.label, run.seed) for run in runs}) == len(runs)
 
 
 def test_rows_of_speed_name_flags_that_exist_and_equal_budgets():
     for name, row in speed.ROWS.items():
-        assert speed.transitions(row.ours) == speed.transitions(row.theirs), name
-        for side in (row.ours, row.theirs):
+        for side in (row.ours, *row.theirs.values()):
+            assert speed.transitions(side) == speed.transitions(row.ours), name
             script, *words = side.split()
             if script.removesuffix(".py") in THERE:
-                assert fields_of(words) <= set(vars(load(script.removesuffix(".py")).Args())), side
+                tyro.cli(load(script.removesuffix(".py")).Args, args=words)
 
 
 def test_run_line(tmp_path, monkeypatch):
@@ -122,6 +128,7 @@ def logs(tmp_path) -> list:
     return list(tmp_path.glob("runs/cartpole/*/*.log"))
 
 
+@pytest.mark.slow
 def test_parent_is_killed_and_its_run_waited_for(tmp_path):
     """After kill -9 the run goes on by itself; the next start neither begins it again nor loses it."""
     first = start(tmp_path, "--total-timesteps", "2000")
@@ -145,9 +152,15 @@ def test_parent_is_killed_and_its_run_waited_for(tmp_path):
     assert "1 runs, 1 of them in" in again and len(logs(tmp_path)) == 1
 
 
+def has_begun(folder) -> bool:
+    """Whether there is a checkpoint beyond the first, which is of step 0."""
+    return any(checkpoint(path)["step"] for path in folder.glob("runs/*/checkpoint.pt"))
+
+
+@pytest.mark.slow
 def test_run_is_killed_and_resumed(tmp_path, monkeypatch):
-    """From its checkpoint, to the curve and the evaluation of a run never stopped; without one, from 0."""
-    (run,) = [run for run in suites.runs_of("cartpole", ["dqn"], [1], 2000)]
+    """From its checkpoint, to the curve and the evaluation of a run never stopped."""
+    (run,) = [run for run in suites.runs_of("cartpole", ["dqn"], [1], 6000)]
     run = run._replace(command=f"{run.command} --checkpoint-frequency 1000")
     found = []
     for folder, kill in (tmp_path / "whole", False), (tmp_path / "halves", True):
@@ -155,13 +168,13 @@ def test_run_is_killed_and_resumed(tmp_path, monkeypatch):
         if kill:
             def popen(*words, active=active, folder=folder, begin=subprocess.Popen, **names):
                 process = begin(*words, **names)
-                wait_for(lambda: list(folder.glob("runs/*/checkpoint.pt")))
+                wait_for(lambda: has_begun(folder))
                 process.kill()
                 return process
             with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="exit status -9"):
                 patch.setattr(subprocess, "Popen", popen)
                 learning.perform(run, folder, 1, active)
-            assert 0 < checkpoint(next(folder.glob("runs/*/checkpoint.pt")))["step"] < 2000
+            assert 0 < checkpoint(next(folder.glob("runs/*/checkpoint.pt")))["step"] < 6000
         learning.perform(run, folder, 1, active)
         assert len(list(folder.glob("runs/*"))) == 1 and len(list(folder.glob("*.log"))) == 1 + kill
         learning.harvest(run, folder, tmp_path / f"{folder.name}-results", "abc")
@@ -173,135 +186,325 @@ def test_run_is_killed_and_resumed(tmp_path, monkeypatch):
 
 # ---- figures and tables
 
-def test_plot(tmp_path):
-    """From stored results alone: figures, the README's tables, and the statistics behind them."""
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
-    import numpy as np
-    import plot
-    values = np.array([[100.0], [0.0], [4.0], [2.0], [3.0], [5.0], [1.0], [-9.0]])
-    assert plot.iqm(values) == 2.5  # of 1, 2, 3 and 4
-    low, high = plot.interval(values)
-    assert -9 <= low < 2.5 < high <= 100
-    rows = [{"seed": seed, "step": step, "return": value} for seed, step, value in
-            (("1", "10", "1"), ("1", "30", "3"), ("2", "20", "5"), ("2", "40", "6"))]
-    steps, returns = plot.aligned(rows)
-    assert steps.tolist() == [20, 30, 40] and returns.tolist() == [[1, 3, 3], [5, 5, 6]]
-    assert plot.above((steps, returns), 1) == ["30 / 20", "30 / 20"]
-    assert plot.above((steps, np.array([[1, 2, 0], [0, 2, 1]])), 0) == ["20 / 30", "never / 30"]
-    assert plot.above((steps, returns), 5) == ["never / 40", "never / 40"]
-    curve = np.array([80, 90, 91, 100]), np.array([[9, 8, 1, 2], [0, 7, 3, 4]])
-    assert plot.last_tenth(curve) == "1.0 to 4.0"
-    places = plot.spread([0.5, 0.5, 0.52, 1.2], 0.1)
-    assert max(places) <= 1.0 + 1e-6 and min(np.diff(places)) > 0.09
-
-    results, readme = tmp_path / "results", tmp_path / "README.md"
-    readme.write_text("before\n<!-- cartpole -->\nold\n<!-- /cartpole -->\nafter\n")
+def write_results(results) -> None:
+    """Five seeds of dqn and three of ppo, whose returns are step * seed at 10 and 20 transitions."""
     for label in ("dqn", "ppo"):
         for seed in "12345" if label == "dqn" else "213":
-            run = make_run(label, seed)
+            run = make_run(label, seed, f"python {label}.py")
             mean = "500.00" if label == "dqn" else f"50{seed}.00"
-            row = {"eval mean": mean, "wall seconds": "2", "commit": "abc", "command": run.command,
+            row = {"eval mean": mean, "wall seconds": "120", "commit": "abc", "command": run.command,
                    "versions": "torch 2", "machine": "a machine"}
             learning.store(run, results / "cartpole" / "runs.csv", [row])
             points = [{"step": str(step), "return": str(step * int(seed))} for step in (10, 20)]
             learning.store(run, results / "cartpole" / "curves.csv", points)
-    (results / "speed.csv").unlink(missing_ok=True)
+
+
+def test_statistics(tmp_path):
+    """Of the tables and figures, by hand."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    import numpy as np
+    import plot
+    import tables
+    values = np.array([[100.0], [0.0], [4.0], [2.0], [3.0], [5.0], [1.0], [-9.0]])
+    assert tables.iqm(values) == 2.5  # of 1, 2, 3 and 4
+    low, high = tables.interval(values)
+    assert -9 <= low < 2.5 < high <= 100
+    curves = [np.array([(10, 1), (30, 3)]), np.array([(20, 5), (40, 6)])]
+    steps, returns = plot.aligned(tables.Result([], 40, np.zeros(2), curves))
+    assert steps.tolist() == [20, 30, 40] and returns.tolist() == [[1, 3, 3], [5, 5, 6]]
+    assert tables.above(curves, 1) == ("30 / 20", "30 / 20")
+    assert tables.above([np.array([(20, 2), (30, 0)]), np.array([(20, 0), (40, 1)])], 0) == (
+        "20 / 40", "never / 40")
+    curve = np.array([(step, step) for step in range(1, 11)])
+    assert tables.first_at(curve, 3) == 5  # the mean of 1 to 5
+    assert tables.first_at(curve, 3.5) == 6 and tables.first_at(curve, 8) == 10
+    assert tables.first_at(curve, 8.1) == math.inf == tables.first_at(curve[:4], 0)
+    assert tables.verdict(np.array([99.5]), 100) == "level"
+    assert tables.verdict(np.array([-99]), -95) == "**lower**"
+    dqn = "python dqn.py --learning-starts 1000 --train-frequency 4 --total-timesteps 5000"
+    ppo = "python ppo.py --num-envs 2 --num-steps 8 --total-timesteps 17 --update-epochs 3"  # 2 minibatches
+    assert (tables.updates_of(dqn), tables.updates_of(ppo)) == ("1,000", "12")
+    assert tables.updates_of("python vpg.py") == "-"
+    places = plot.spread([0.5, 0.5, 0.52, 1.2], 0.1)
+    assert max(places) <= 1.0 + 1e-6 and min(np.diff(places)) > 0.09
+
+
+@pytest.mark.slow
+def test_plot(tmp_path):
+    """From stored results alone: figures and tables, between their marks, with links from where they are."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    readme.write_text("before\n<!-- cartpole -->\nold\n<!-- /cartpole -->\nafter\n")
+    write_results(results)
+    front = FRONT, (ROOT / "benchmark" / "figures" / "front.png").read_bytes()
     command = [sys.executable, ROOT / "benchmark" / "plot.py", "--results", results, "--figures",
                tmp_path / "figures", "--readme", readme]
     subprocess.run(command, check=True)
     text = readme.read_text()
     assert (tmp_path / "figures" / "cartpole.png").stat().st_size > 5000
-    assert text.startswith("before\n<!-- cartpole -->\n") and text.endswith("<!-- /cartpole -->\nafter\n")
-    assert "| dqn | 5 | 20 | 500.0 | 500.0 to 500.0 | 500.0 | 20.0 to 100.0 |" in text and "old" not in text
-    assert "| ppo | 3 | 20 | 502.0 | 501.0 / 502.0 / 503.0 | 501.0 | 20.0 to 60.0 |" in text
+    assert text.startswith("before\n<!-- cartpole -->\n**cartpole**") and "old" not in text
+    assert "<!-- /cartpole -->\nafter\n" in text
+    assert "| dqn | 5 | 20 | 500.0 ± 0.0 | 500.0 | 500.0 to 500.0 | 500.0 | 60.0 ± 31.6 |" in text
+    assert "| ppo | 3 | 20 | 502.0 ± 1.0 | - | - | 501.0 | 40.0 ± 20.0 |" in text
+    assert "| ppo | evaluation | 501.0 | 502.0 | 503.0 |  |  |" in text
     subprocess.run(command, check=True)
     assert readme.read_text() == text
-    command[-1] = tmp_path / "tables.md"
+    assert front == ((ROOT / "README.md").read_text(),
+                     (ROOT / "benchmark" / "figures" / "front.png").read_bytes())
+    command[-1] = results / "tables.md"  # links are from where the tables are
     subprocess.run(command, check=True)
-    assert command[-1].read_text() == text[len("before\n"):-len("after\n")]
-    command[-1] = results / "tables.md"  # as in the README: links are from where the tables are
-    subprocess.run(command, check=True)
-    links = re.findall(r"\]\((.+?)\)", command[-1].read_text())
+    links = re.findall(r"\]\((?!http)(.+?)\)", command[-1].read_text())
     assert len(links) == 2 and all((results / path).is_file() for path in links)
 
 
 def test_stored_results_are_small_and_whole():
     """Every run of a table has its curve and every curve its run; all of it is below 3 MB."""
-    folder = ROOT / "benchmark" / "results"
     for suite in suites.SUITES:
-        runs, curves = (records.read(folder / suite / name) for name in ("runs.csv", "curves.csv"))
+        runs, curves = (records.read(RESULTS / suite / name) for name in ("runs.csv", "curves.csv"))
         key = ("label", "script", "environment", "seed")
         assert {tuple(row[name] for name in key) for row in curves} == {
             tuple(row[name] for name in key) for row in runs}
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3e6
+    assert sum(path.stat().st_size for path in RESULTS.rglob("*") if path.is_file()) < 3e6
 
 
-def table_rows(readme: str, name: str) -> list[list[str]]:
-    """Cells of the table between the marks of that name, without head and rule."""
-    part = readme.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
-    return [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")][2:]
+def table_rows(page: str, name: str, number: int = 0) -> list[list[str]]:
+    """Cells of the table of that number between the marks of that name, without head and rule."""
+    part = page.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0]
+    block = re.findall(r"(?:^\|.*\n)+", part, re.M)[number]
+    return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in block.splitlines()][2:]
 
 
-def stored_rows(suite: str) -> list[list]:
-    """The suite's table from the stored results, by other code than plot.py's: label, seeds, evaluation,
-    lowest, last tenth; for Pong the crossing points, too."""
-    folder, rows = ROOT / "benchmark" / "results" / suite, []
-    runs, points = (records.read(folder / name) for name in ("runs.csv", "curves.csv"))
-    for label in dict.fromkeys(run["label"] for run in runs):
-        means = sorted(float(run["eval mean"]) for run in runs if run["label"] == label)
-        middle = means[len(means) // 4:len(means) - len(means) // 4]
-        curves = {run["seed"]: [] for run in sorted(runs, key=lambda run: int(run["seed"]))
-                  if run["label"] == label}
-        for point in points:
-            if point["label"] == label:
-                curves[point["seed"]].append((int(point["step"]), float(point["return"])))
-        last = max(step for curve in curves.values() for step, _ in curve)
-        tenth = [value for curve in curves.values() for step, value in curve if step > 0.9 * last]
-        rows.append([label, str(len(means)), fmean(middle), f"{means[0]:.1f}",
-                     f"{min(tenth):.1f} to {max(tenth):.1f}"])
-        if suite.startswith("pong"):
-            over = [[step for step, value in curve if value > 0] for curve in curves.values()]
-            under = [[0, *(step for step, value in curve if value <= 0)] for curve in curves.values()]
-            stays = [[step for step in high if step > low[-1]] for high, low in zip(over, under, strict=True)]
-            high = [[step for step, value in curve if value > 15] for curve in curves.values()]
-            rows[-1] += [" / ".join(f"{steps[0]:,}" if steps else "never" for steps in seeds)
-                         for seeds in (over, stays, high)]
-    return rows
+def stored(suite: str) -> dict[str, dict]:
+    """What a suite's files hold, by other code than that of the tables: label -> evaluations, curves..."""
+    runs, points = (records.read(RESULTS / suite / name) for name in ("runs.csv", "curves.csv"))
+    found = {}
+    for run in sorted(runs, key=lambda run: int(run["seed"])):
+        curve = sorted((int(point["step"]), float(point["return"])) for point in points
+                       if (point["label"], point["seed"]) == (run["label"], run["seed"]))
+        mine = found.setdefault(run["label"], {"evaluation": [], "curves": [], "runs": []})
+        mine["evaluation"].append(float(run["eval mean"]))
+        mine["curves"].append(curve)
+        mine["runs"].append(run)
+    for mine in found.values():
+        asked = mine["runs"][0]["command"].partition("--total-timesteps ")[2].split()
+        mine["total"] = int(asked[0]) if asked else max(step for curve in mine["curves"] for step, _ in curve)
+        late = [[value for step, value in curve if step > 0.95 * mine["total"]] for curve in mine["curves"]]
+        mine["training"] = [fmean(values) if values else curve[-1][1]
+                            for values, curve in zip(late, mine["curves"], strict=True)]
+    return found
 
 
-def result_faults(readme: str) -> list:
-    """Which of the README's tables of results and of speed are not as stored; an evaluation may be rounded
-    either way, as a mean of x.x5 depends on the order of its sum."""
+BOARDS = {"cartpole": 475, "acrobot": -100, "inverted-pendulum": 950, "pendulum": -200, "hopper": 2500,
+          "pong": 18, "pong-n-step": 18}
+STORED = {suite: stored(suite) for suite in suites.SUITES}
+
+
+def shows(cell: str, *expected: float, digits: int = 1) -> bool:
+    """Whether these are the numbers of a cell. A number may be rounded either way: the mean of numbers that
+    ends in 5 depends on the order of its sum."""
+    numbers = [float(number.replace(",", "")) for number in re.findall(r"-?[\d,]*\.?\d+", cell)]
+    return len(numbers) == len(expected) and all(
+        abs(number - value) <= 0.501 * 10**-digits for number, value in zip(numbers, expected, strict=True))
+
+
+def spread(values: list[float]) -> list[float]:
+    """Mean and, of several, standard deviation."""
+    return [fmean(values), stdev(values)] if len(values) > 1 else values
+
+
+def suite_faults(page: str, suite: str) -> list:
+    """Rows of a suite's two tables that are not as stored."""
+    rows, seeds = (table_rows(page, suite, number) for number in (0, 1))
+    if [row[0] for row in rows] != list(STORED[suite]) or len(seeds) != 2 * len(rows):
+        return ["labels"]
     faults = []
-    for suite in suites.SUITES:
-        stored, rows = stored_rows(suite), table_rows(readme, suite)
-        if ([row[:2] + row[3:] for row in stored] != [row[:2] + row[5:] for row in rows] or
-                any(abs(float(row[3]) - old[2]) > 0.0501 for row, old in zip(rows, stored, strict=True))):
-            faults.append(suite)
-    names = "row,ours,against,theirs,ratio,lowest,highest,rounds,threads,our MB,their MB".split(",")
-    stored = records.read(ROOT / "benchmark" / "results" / "speed.csv")
-    speed_rows = [[row[name] for name in names] for row in stored]
-    shown_speed = [[*row[:5], *row[5].split(" to "), *row[6:]] for row in table_rows(readme, "speed")]
-    return faults if shown_speed == speed_rows else [*faults, "speed"]
+    for i, (row, (label, mine)) in enumerate(zip(rows, STORED[suite].items(), strict=True)):
+        means = sorted(mine["evaluation"])
+        middle = [fmean(means[len(means) // 4:len(means) - len(means) // 4])] if len(means) > 4 else []
+        right = [row[1] == str(len(means)), row[2] == f"{mine['total']:,}", shows(row[3], *spread(means)),
+                 shows(row[4], *middle) or row[4] == "-" and not middle, shows(row[6], means[0]),
+                 shows(row[7], *spread(mine["training"]))]
+        if middle:
+            low, high = (float(number.replace(",", "")) for number in row[5].split(" to "))
+            right.append(means[0] - 0.05 <= low <= middle[0] + 0.05 and middle[0] - 0.05 <= high)
+        if suite.startswith("pong"):
+            over = [[step for step, value in curve if value > 0] for curve in mine["curves"]]
+            under = [[0, *(step for step, value in curve if value <= 0)] for curve in mine["curves"]]
+            stays = [[step for step in high if step > low[-1]] for high, low in zip(over, under, strict=True)]
+            high = [[step for step, value in curve if value > 15] for curve in mine["curves"]]
+            right.append(row[8:] == [" / ".join(f"{steps[0]:,}" if steps else "never" for steps in each)
+                                     for each in (over, stays, high)])
+        for cells, name in (seeds[2 * i], "evaluation"), (seeds[2 * i + 1], "training"):
+            right.append(cells[0] == label and cells[1].startswith(name))
+            right.append(all(shows(cell, value) for cell, value in
+                             zip([cell for cell in cells[2:] if cell.strip()], mine[name], strict=True)))
+        faults += [label] * (not all(right))
+    return faults
 
 
-def test_readme_tables_are_the_stored_results():
-    readme = (ROOT / "README.md").read_text()
-    assert result_faults(readme) == []
-    for name, checked in (("pong", (0, 1, 3, 5, 6, 7, 8, 9)), ("speed", range(10))):
-        row = table_rows(readme, name)[0]
-        for column in checked:  # a cell that is not the stored one is seen
-            wrong = [*row[:column], row[column].replace("1", "2") + "0", *row[column + 1:]]
-            changed = readme.replace(" | ".join(row), " | ".join(wrong))
-            assert changed != readme and result_faults(changed) == [name]
-        assert result_faults(readme.replace(f"| {' | '.join(row)} |\n", "")) == [name]
+def board_faults(page: str) -> list[str]:
+    """Rows of the board that are not as stored."""
+    faults, seen = [], set()
+    for row in table_rows(page, "board"):
+        environment, score = row[0].split(", ")
+        score = float(score.replace(",", ""))
+        suite = next((suite for suite in BOARDS if (suite, row[1]) not in seen and row[1] in STORED[suite]
+                      and STORED[suite][row[1]]["runs"][0]["environment"] == environment), None)
+        if not suite:
+            return [f"no run: {row[1]}"]
+        mine, reached, minutes = STORED[suite][row[1]], [], []
+        for run, curve in zip(mine["runs"], mine["curves"], strict=True):
+            steps = [curve[i][0] for i in range(4, len(curve))
+                     if sum(value for _, value in curve[i - 4:i + 1]) / 5 >= score - 1e-9]
+            reached.append(steps[0] if steps else math.inf)
+            minutes.append(reached[-1] * float(run["wall seconds"] or "nan") / 60 / mine["total"])
+        middle = median(reached)
+        there = sum(step < math.inf for step in reached)
+        right = [score == BOARDS[suite], row[2] == f"{there} of {len(reached)}",
+                 row[5] == f"{mine['total']:,}",
+                 row[3] == "-" if middle == math.inf else shows(row[3], middle, digits=0),
+                 row[4] == "-" if middle == math.inf or math.isnan(sum(minutes))
+                 else shows(row[4], median(minutes)),
+                 set(row[6].split(", ")) == {run["commit"] for run in mine["runs"]}]
+        faults += [f"{suite}: {row[1]}"] * (not all(right))
+        seen.add((suite, row[1]))
+    return faults if seen == {(suite, label) for suite in BOARDS for label in STORED[suite]} else ["rows"]
 
 
-def test_readme_names_commands_and_suites_that_exist():
+def published_faults(page: str) -> list[str]:
+    """Rows of the table beside published numbers that are neither as stored nor as published."""
+    rows, faults = table_rows(page, "published"), []
+    if len(PUBLISHED) != len(rows):
+        return ["rows"]
+    for row, theirs in zip(rows, PUBLISHED, strict=True):
+        mine = STORED.get(theirs["suite"], {}).get(theirs["label"])
+        numbers = [float(theirs[name]) for name in ("score", "spread") if theirs[name]]
+        right = [row[0] == theirs["environment"], row[1] == theirs["label"],
+                 shows(row[7], *numbers, digits=2),
+                 row[8] == f"[{theirs['project']}]({theirs['source']})", row[9] == (theirs["seeds"] or "-"),
+                 row[10] == (theirs["version"] or "-"), row[11] == f"{int(theirs['transitions']):,}",
+                 row[12] == (f"{int(theirs['updates']):,}" if theirs["updates"] else "-")]
+        if mine:
+            right += [row[2] == theirs["measure"], shows(row[3], *spread(mine[theirs["measure"]])),
+                      row[4] == str(len(mine["runs"])), row[5] == f"{mine['total']:,}"]
+            difference = fmean(mine[theirs["measure"]]) - numbers[0]
+            word = ("level" if abs(difference) <= abs(numbers[0]) / 100 else
+                    "higher" if difference > 0 else "**lower**")
+            right.append(row[13] == word)
+        else:
+            right += [row[3] == "-", row[13] == "not run"]
+        faults += [f"{row[0]}: {row[1]}"] * (not all(right))
+    return faults
+
+
+def front_faults(page: str) -> list[str]:
+    """Rows of the front page's results that are not as stored."""
+    faults = []
+    for row in table_rows(page, "results"):
+        label = row[1].rsplit(", ", 1)[0]
+        (mine,) = [STORED[suite][label] for suite in (*BOARDS, "halfcheetah") if label in STORED[suite]
+                   and STORED[suite][label]["runs"][0]["environment"].endswith(row[0])
+                   and suite != "pong-n-step"]
+        digits = 0 if abs(fmean(mine["evaluation"])) >= 100 else 1
+        right = [row[2] == str(len(mine["runs"])), shows(row[3], *spread(mine["evaluation"]), digits=digits),
+                 shows(row[5], *spread(mine["training"]), digits=digits)]
+        published = [theirs for theirs in PUBLISHED
+                     if theirs["label"] == label and mine is STORED.get(theirs["suite"], {}).get(label)]
+        for cell, measure in (row[4], "evaluation"), (row[6], "training"):
+            found = [float(number.replace(",", "")) for number in re.findall(r"(-?[\d,]+) \(", cell)]
+            known = [float(theirs["score"]) for theirs in published
+                     if theirs["measure"] == measure and "plot" not in theirs["project"]]
+            right.append(len(found) == len(known) and all(
+                abs(number - value) <= 0.501 for number, value in zip(found, known, strict=True)))
+        faults += [f"{row[0]}: {row[1]}"] * (not all(right))
+    return faults
+
+
+def speed_faults(page: str, front: str) -> list[str]:
+    """Whether the two tables of speed are not as stored."""
+    names = "row,ours,against,theirs,ratio,lowest,highest,rounds,threads,our MB,their MB,commit".split(",")
+    rows = records.read(RESULTS / "speed.csv")
+    shown = [[*row[:5], *row[5].split(" to "), *row[6:]] for row in table_rows(page, "speed")]
+    faults = ["speed"] * (shown != [[row[name] for name in names] for row in rows])
+    others = [name for name in ("stable-baselines3", "CleanRL") if name in {row["against"] for row in rows}]
+    lines = table_rows(front, "speed")
+    for name, *cells in lines:
+        mine = {row["against"]: row for row in rows if row["row"] == name}
+        for i, other in enumerate(others):
+            there, ratio = cells[1 + 2 * i:3 + 2 * i]
+            if other in mine:
+                good = shows(there, float(mine[other]["theirs"]), digits=0) and ratio == mine[other]["ratio"]
+            else:
+                good = there == ratio == "-"
+            faults += [f"front: {name}"] * (not good)
+        ours = [float(mine[other]["ours"]) for other in others if other in mine]
+        faults += [f"front: {name}"] * (not ours or not shows(cells[0], ours[0], digits=0))
+        if others[0] in mine:
+            memory = [mine[others[0]][name] for name in ("our MB", "their MB")]
+            faults += [f"front: {name}"] * (cells[-2:] != memory)
+    same = {row[0] for row in lines} == {row["row"] for row in rows if row["against"] in others}
+    return faults if same else [*faults, "front: rows"]
+
+
+def overestimation_faults(page: str) -> list[str]:
+    rows, faults = records.read(RESULTS / "overestimation.csv"), []
+    for script, seeds, *cells in table_rows(page, "overestimation"):
+        means = []
+        for seed in dict.fromkeys(row["seed"] for row in rows):
+            mine = [row for row in rows if (row["script"], row["seed"]) == (script, seed)]
+            late = mine[len(mine) // 2:]
+            means.append([fmean(float(row[name]) for row in late) for name in ("estimate", "realised")])
+        gaps = [estimate - realised for estimate, realised in means]
+        expected = [fmean(mean[0] for mean in means), fmean(mean[1] for mean in means), fmean(gaps),
+                    stdev(gaps) / len(gaps)**0.5]
+        if seeds != str(len(means)) or not shows(" ".join(cells), *expected, digits=2):
+            faults.append(script)
+    return faults
+
+
+def all_faults(page: str, front: str) -> list[str]:
+    """Every table of both pages that is not as stored."""
+    found = {suite: suite_faults(page, suite) for suite in suites.SUITES}
+    found |= {"board": board_faults(page), "published": published_faults(page),
+              "results": front_faults(front), "speed": speed_faults(page, front),
+              "overestimation": overestimation_faults(page)}
+    return [name for name, faults in found.items() if faults]
+
+
+def test_tables_are_the_stored_results():
+    assert all_faults(PAGE, FRONT) == []
+
+
+@pytest.mark.parametrize("name, checked", [
+    ("pong", (0, 1, 2, 3, 6, 7, 8, 9, 10)), ("cartpole", (1, 3, 4, 6, 7)), ("board", (1, 2, 3, 4, 5, 6)),
+    ("published", (0, 1, 3, 4, 5, *range(7, 14))), ("speed", range(11)), ("overestimation", (1, 2, 3, 4, 5))])
+def test_a_wrong_cell_is_seen(name, checked):
+    row = table_rows(PAGE, name)[0]
+    for column in checked:
+        cell = row[column]
+        wrong = [*row[:column], re.sub(r"\d", lambda match: str((int(match[0]) + 2) % 10), cell) + "x",
+                 *row[column + 1:]]
+        changed = PAGE.replace(" | ".join(row), " | ".join(wrong))
+        assert changed != PAGE and all_faults(changed, FRONT) == [name], column
+
+
+def test_a_wrong_cell_of_the_front_page_is_seen():
+    for name, checked in ("results", (2, 3, 4, 5, 6)), ("speed", range(6)):
+        row = table_rows(FRONT, name)[0]
+        for column in checked:
+            wrong = [*row[:column], row[column].replace("4", "3", 1) if "4" in row[column] else
+                     re.sub(r"\d", "7", row[column]) + "7", *row[column + 1:]]
+            changed = FRONT.replace(" | ".join(row), " | ".join(wrong))
+            assert changed != FRONT and all_faults(PAGE, changed) == [name], (name, column)
+
+
+def test_page_names_commands_and_suites_that_exist():
     """What a command names is there, and so is its suite; all stored suites are named."""
-    found = re.findall(r"`python (benchmark/\w+\.py)(?: --suite ([^`]*))?`", (ROOT / "README.md").read_text())
+    found = re.findall(r"`python (benchmark/\w+\.py)(?: --suite ([^`]*))?`", PAGE)
     assert all((ROOT / path).exists() for path, _ in found)
     named = {suite for _, suite in found if suite}
-    stored = {path.parent.name for path in (ROOT / "benchmark" / "results").glob("*/runs.csv")}
-    assert stored == named <= set(suites.SUITES)
+    there = {path.parent.name for path in RESULTS.glob("*/runs.csv")}
+    assert there == named <= set(suites.SUITES)
+    assert all((ROOT / "benchmark" / "figures" / f"{suite}.png").exists() for suite in there)

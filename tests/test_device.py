@@ -1,6 +1,11 @@
-"""On a device that is not the CPU: an operation has its tensors at one place, and the bits are the same."""
+"""On a device that is not the CPU: an operation has its tensors at one place, and the bits are the same.
+
+Every machine has the device of elsewhere.py. A real GPU rounds otherwise: there the runs are enough.
+"""
 import pytest
+import torch
 from common import (
+    EVAL,
     PIXELS,
     POLICY,
     ROOT,
@@ -11,16 +16,17 @@ from common import (
     checkpoint,
     differences,
     end,
+    run,
     run_folder,
     start,
     takes,
 )
 from test_determinism import assert_equal
 
-FRAMES = ["--env-id probes:Frames-v0", "--num-threads 1", "--episodes-per-env 1", "--value-epochs 1",
+FRAMES = ["--env-id odd:Stacks-v0", "--num-threads 1", "--episodes-per-env 1", "--value-epochs 1",
           "--train-frequency 60"]
 BOX = ["--env-id Pendulum-v1", "--norm-obs", "--norm-reward"]
-KINDS = [(script, [flag for flag in flags if takes(script, flag)]) for script in SCRIPTS for flags in [
+CASES = [(script, [flag for flag in flags if takes(script, flag)]) for script in SCRIPTS for flags in [
     ["--num-envs 2", "--n-step 3"],
     *[FRAMES] * (script in PIXELS),
     *[BOX] * (script in POLICY),
@@ -28,7 +34,9 @@ KINDS = [(script, [flag for flag in flags if takes(script, flag)]) for script in
     *[["--env-id probes:TwoWheels-v0", "--clip-vloss", "--target-kl 0.01"]] * (script == "ppo"),
     *[["--noise independent"]] * (script == "noisy_dqn"),
     *[["--no-autotune"]] * (script == "sac")]]
-KINDS = [(script, " ".join(flags)) for script, flags in KINDS]
+CASES = [(script, " ".join(flags)) for script, flags in CASES]
+FAST = "ppo", "--env-id Pendulum-v1 --norm-obs --norm-reward"  # the one that runs without --slow
+assert FAST in CASES
 
 
 def elsewhere(script, *flags, cwd, path=ROOT, status=0):
@@ -36,7 +44,8 @@ def elsewhere(script, *flags, cwd, path=ROOT, status=0):
     return end(start(script, path / f"{script}.py", *flags, path=TESTS / "elsewhere.py", cwd=cwd), status)
 
 
-@pytest.mark.parametrize("script, flags", KINDS)
+@pytest.mark.parametrize("script, flags", [
+    case if case == FAST else pytest.param(*case, marks=pytest.mark.slow) for case in CASES])
 def test_same_bits(script, flags, tmp_path):
     folders = [tmp_path / "cpu", tmp_path / "device"]
     outs = []
@@ -47,6 +56,7 @@ def test_same_bits(script, flags, tmp_path):
     assert_equal(*map(run_folder, folders))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["noisy_dqn", "per_dqn", "a2c", "sac"])
 def test_resumes_on_another_device(script, tmp_path):
     """A checkpoint of the CPU goes on elsewhere, and a model.pt from there is evaluated on the CPU."""
@@ -62,14 +72,30 @@ def test_resumes_on_another_device(script, tmp_path):
     assert lines[0] == lines[1] != ""
 
 
-BAD = [("ppo", "torch.randperm(len(obs_b)).to(device)", "torch.randperm(len(obs_b))", "and of others"),
+BAD = [("ppo", "torch.randperm(taken).to(device)", "torch.randperm(taken)", "and of others"),
        ("dqn", ".argmax(dim=1).cpu().numpy()", ".argmax(dim=1).numpy()", "numpy() of a tensor"),
-       ("per_dqn", "terminated.astype(np.float32)", "terminated.astype(np.float64)", "float64 on the device")]
+       ("dqn", "np.float32(~running & self.terminated[slot])", "np.float64(~running & self.terminated[slot])",
+        "float64 on the device")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script, good, bad, message", BAD)
 def test_refuses(script, good, bad, message, tmp_path):
+    """What would fail on a GPU or on mps fails there, too."""
     text = (ROOT / f"{script}.py").read_text()
     assert good in text
     (tmp_path / f"{script}.py").write_text(text.replace(good, bad))
     assert message in elsewhere(script, *SMALL[script], cwd=tmp_path, path=tmp_path, status=1).err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("script, flags", CASES)
+def test_on_a_gpu(script, flags, tmp_path):
+    """It trains, resumes, and what it leaves is evaluated on the CPU."""
+    run(script, *SMALL[script], "--device", "cuda", *flags.split(), cwd=tmp_path)
+    folder = run_folder(tmp_path)
+    total = checkpoint(folder / "checkpoint.pt")["step"] + 64
+    call(script, "--resume", folder / "checkpoint.pt", "--total-timesteps", total, cwd=tmp_path)
+    result = call(script, "--evaluate", folder / "model.pt", "--device", "cpu", cwd=tmp_path)
+    assert EVAL.fullmatch(result.out.splitlines()[-1])

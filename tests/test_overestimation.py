@@ -49,11 +49,11 @@ def test_measuring_changes_nothing(tmp_path):
     dqn = load("dqn")
     (tmp_path / "a").mkdir()
     with as_it_was(tmp_path / "a"):
-        (row,) = overestimation.measure("dqn", 3, 100, {"env_id": "CartPole-v1", **SMALL})
+        (row,) = overestimation.measure("dqn", 3, 300, {"env_id": "CartPole-v1", **SMALL})
     assert row["step"] == 300 and dqn.Run.__name__ == "Run"
     folder = train(dqn, tmp_path, seed=3, **SMALL)
     q_net = dqn.QNetwork((4,), 2)
     q_net.load_state_dict(torch.load(run_folder(tmp_path) / "model.pt", weights_only=True)["q_net"])
-    estimate, realised = overestimation.values(q_net, "CartPole-v1", dqn.reset_seed(3, 300), 0.99)
+    estimate, realised = overestimation.values(q_net, "CartPole-v1", overestimation.episodes(3, 300), 0.99)
     assert folder == run_folder(tmp_path)
     assert (row["estimate"], row["realised"]) == (f"{estimate:.4f}", f"{realised:.4f}")

@@ -1,6 +1,17 @@
-"""What a run does around its learning: where its seed goes, what it checks, shows and leaves."""
+"""What a run does around its learning: what it shows, logs and leaves, and where its flags go.
+
+The plumbing is one text in all scripts (test_copies): most of it is tested through one script of each kind.
+"""
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import runpy
 import signal
 import subprocess
+import sys
+import threading
 
 import gymnasium as gym
 import numpy as np
@@ -8,29 +19,45 @@ import pytest
 import torch
 from common import (
     EPISODIC,
+    EVAL,
+    KINDS,
+    ONE_GAME,
     PIXELS,
     POLICY,
+    PONG,
     REPLAY,
+    ROOT,
     SCRIPTS,
     SMALL,
+    TESTS,
     VALUE,
+    all_of,
     as_it_was,
     call,
     checkpoint,
+    differences,
     events,
+    fields,
     load,
-    start,
+    probe,
+    run_folder,
+    takes,
     train,
 )
 from gymnasium.vector import SyncVectorEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+NETS = {"reinforce": {"policy"}, "vpg": {"policy", "critic"}, "a2c": {"net"}, "ppo": {"net"},
+        "sac": {"policy"}, **{script: {"q_net"} for script in VALUE}}
+STACKS = ["--env-id", "odd:Stacks-v0"]  # frames
 
-def small(script) -> dict:
-    fields = {"total_timesteps": 100, "eval_episodes": 1}
-    if script in REPLAY:
-        fields |= {"learning_starts": 50, "buffer_size": 100, "batch_size": 8, "train_frequency": 25}
-    return fields
+
+def evaluation(out: str) -> tuple[float, float, int]:
+    """Mean, standard deviation and number from the last line of standard output."""
+    match = EVAL.fullmatch(out.splitlines()[-1])
+    assert match and len(EVAL.findall(out)) == 1, out
+    return float(match[1]), float(match[2]), int(match[3])
 
 
 def spy(monkeypatch, owner, name, note):
@@ -43,46 +70,405 @@ def spy(monkeypatch, owner, name, note):
     monkeypatch.setattr(owner, name, watched)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+def odd(script: str, name: str) -> str:
+    return f"odd:{name}{'Box' if script == 'sac' else ''}-v0"
+
+
+# ---- a run and what it leaves
+
+@pytest.fixture(scope="module", params=all_of(SCRIPTS))
+def small(request, tmp_path_factory):
+    """A small run: (script, its folder, standard output, standard error)."""
+    script, cwd = request.param, tmp_path_factory.mktemp(request.param)
+    result = call(script, *SMALL[script], "--checkpoint-frequency", "100", cwd=cwd)
+    return script, cwd, result.out, result.err
+
+
+def test_a_run_and_what_it_leaves(small):
+    script, cwd, out, err = small
+    folder = run_folder(cwd)
+    lines = out.splitlines()
+    assert lines[:-1] == [f"run folder: {folder.relative_to(cwd)}", "evaluating 2 episodes"]
+    assert evaluation(out)[2] == 2
+    assert "Warning" not in err and "nan" not in err
+    assert err.count("\r") <= 3  # no terminal, so a line now and then
+    assert re.fullmatch(rf"[\w-]+__{script}__1__\d+\.\d{{6}}", folder.name)
+    kinds = sorted(path.name.partition(".tfevents")[0] for path in folder.iterdir())
+    assert kinds == ["checkpoint.pt", "events.out", "model.pt"]
+    state = checkpoint(folder / "checkpoint.pt")
+    assert state["step"] >= 300 and state["args"]["eval_episodes"] == 2 and state["script"] == script
+    if script in REPLAY:  # 200 that can be drawn, and with dqn's way of storing them the newest
+        assert len(state["buffer"]["reward"]) in (200, 201) and state["buffer"]["count"] == state["step"]
+    model = checkpoint(folder / "model.pt")  # networks, no buffer
+    assert set(model) == {"script", "args", "step", *NETS[script]}
+    for net in NETS[script]:
+        assert differences(model[net], state[net]) == []
+    assert list(cwd.iterdir()) == [cwd / "runs"]
+
+
+def test_evaluate_prints_the_same_lines(small):
+    """From either file; and writes nothing."""
+    script, cwd, out, _ = small
+    before = {path: path.stat().st_mtime_ns for path in cwd.rglob("*")}
+    for name in "checkpoint.pt", "model.pt":
+        result = call(script, "--evaluate", run_folder(cwd) / name, cwd=cwd)
+        assert result.out.splitlines() == out.splitlines()[1:] and result.err == ""
+    result = call(script, "--evaluate", run_folder(cwd) / name, "--eval-episodes", "3", cwd=cwd)
+    assert evaluation(result.out)[2] == 3
+    assert {path: path.stat().st_mtime_ns for path in cwd.rglob("*")} == before
+
+
+def test_train_reads_the_file_itself(small):
+    """In a notebook: train(Args(evaluate=path)), without its content. It returns the mean of the line."""
+    script, cwd, out, _ = small
+    module, folder = load(script), run_folder(cwd)
+    with as_it_was(cwd), contextlib.redirect_stdout(io.StringIO()) as shown:
+        mean = module.train(module.Args(**fields(script) | {"evaluate": str(folder / "model.pt")}))
+    assert shown.getvalue().splitlines() == out.splitlines()[1:]
+    assert abs(mean - evaluation(out)[0]) <= 0.005 + 1e-9
+
+
+@pytest.mark.parametrize("script", KINDS)
+def test_train_in_a_thread_twice(script, tmp_path):
+    """It returns the mean, the same one each time, and leaves the process as it was: every signal has the
+    handler it had, also while it trains."""
+    module, means, during = load(script), [], set()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    original = module.evaluate
+
+    def watched(*args):
+        during.add(all(signal.getsignal(number) == signals[number] for number in signals))
+        return original(*args)
+
+    def work():
+        means.append(module.train(module.Args(**fields(script))))
+    try:
+        module.evaluate = watched
+        with as_it_was(tmp_path), contextlib.redirect_stdout(io.StringIO()) as shown:
+            for _ in range(2):
+                thread = threading.Thread(target=work)
+                thread.start()
+                thread.join()
+        assert {number: signal.getsignal(number) for number in signals} == signals and during == {True}
+    finally:
+        module.evaluate = original
+        signal.signal(signal.SIGINT, before)
+    assert len(means) == 2 and means[0] == means[1]
+    lines = EVAL.findall(shown.getvalue())
+    assert [f"{mean:.2f}" for mean in means] == [line[0] for line in lines]
+    assert len(list(tmp_path.glob("runs/*"))) == 2
+
+
+FLAGS = ["--num-envs 3", "--seed 7 --num-threads 1", "--eval-episodes 1 --gamma 0.9", "--device cpu",
+         "--checkpoint-frequency 0", "--clip-reward on", "--clip-reward off"]
+REPLAY_FLAGS = ["--train-frequency 1 --batch-size 1 --learning-starts 300", "--num-envs 7 --buffer-size 20"]
+VALUE_FLAGS = ["--n-step 3 --num-envs 3", "--n-step 5 --buffer-size 16", "--target-network-frequency 1",
+               "--start-e 0.5 --end-e 0 --exploration-fraction 0"]
+SAC_FLAGS = ["--no-autotune", "--no-autotune --alpha 2", "--no-autotune --alpha 0",
+             "--alpha 0.01 --num-envs 3", "--tau 1"]
+_pendulum = "--env-id Pendulum-v1"
+POLICY_FLAGS = [
+    "--num-envs 1", "--env-id probes:TwoWheels-v0", f"{_pendulum} --num-envs 3", "--reduction mean",
+    "--optimizer sgd", "--episodes-per-env 1 --num-envs 1", "--baseline mean --ent-coef 0",
+    "--baseline none --ent-coef 1", "--value-epochs 1 --value-learning-rate 1", "--num-steps 1 --num-envs 4",
+    f"{_pendulum} --norm-obs", f"{_pendulum} --norm-reward --num-envs 1",
+    f"{_pendulum} --norm-obs --norm-reward --clip-reward on", "--norm-obs --checkpoint-frequency 100",
+    "--vf-coef 0 --max-grad-norm 0", "--clip-vloss", "--target-kl 1e-9", "--no-norm-adv", "--no-anneal-lr",
+    "--num-minibatches 1 --update-epochs 1 --gae-lambda 1", "--num-minibatches 32 --no-norm-adv",
+    "--num-minibatches 16 --clip-coef 0"]
+CASES = [(script, flags) for script in SCRIPTS for flags in FLAGS + REPLAY_FLAGS * (script in REPLAY)
+         + VALUE_FLAGS * (script in VALUE) + SAC_FLAGS * (script == "sac") + POLICY_FLAGS * (script in POLICY)
+         if takes(script, flags)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script, flags", CASES)
+def test_flags(script, flags, tmp_path):
+    """Each flag that changes a branch."""
+    result = call(script, *SMALL[script], *flags.split(), cwd=tmp_path)
+    evaluation(result.out)
+    assert "Warning" not in result.err
+    assert (run_folder(tmp_path) / "model.pt").exists()
+
+
+@pytest.mark.parametrize("script", all_of(SCRIPTS))
+def test_help_shows_docstring_and_every_flag(script, tmp_path):
+    text = call(script, "--help", cwd=tmp_path).out
+    for section in ("Paper", "Adds", "Where", "Departs", "Run"):
+        assert re.search(rf"^ *{section}:", text, re.M), section
+    about, _, text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split()).partition(" options ")
+    assert about.endswith(" ".join(load(script).__doc__.split()))
+    for field in dataclasses.fields(load(script).Args):
+        flag = f"--{field.name.replace('_', '-')}"
+        part = re.search(rf"{flag}[ ,](.+?)\(default: ([^)]*)\)", text)
+        assert part and len(part[1].split()) >= 3, flag
+    assert "changed from" not in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_the_lines_of_the_docstring(tmp_path):
+    """Equations and lists are not joined into one paragraph."""
+    text = call("ppo", "--help", cwd=tmp_path).out
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in load("ppo").__doc__.splitlines():
+        if line.startswith("    ") and len(line) < 76:
+            assert any(" ".join(line.split()) in shown for shown in lines), line
+
+
+def test_importing_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py", "--no-such-flag"])
+    signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    threads, draw = torch.get_num_threads(), torch.get_rng_state()
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        for script in SCRIPTS:
+            names = runpy.run_path(str(ROOT / f"{script}.py"), run_name=script)
+            assert callable(names["train"]) and "cli" not in names
+    assert out.getvalue() + err.getvalue() == "" and list(tmp_path.iterdir()) == []
+    assert {number: signal.getsignal(number) for number in signals} == signals
+    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), draw)
+
+
+def python(*command, cwd):
+    """Python with these arguments, as a process of its own."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    result = subprocess.run([sys.executable, *map(str, command)], cwd=cwd, text=True, capture_output=True,
+                            env=env)
+    assert result.returncode == 0 and "Error" not in result.stderr, result.stderr
+    return result
+
+
+@pytest.mark.parametrize("script", KINDS)
+def test_without_docstrings_and_asserts(script, tmp_path, monkeypatch):
+    """As python -OO compiles it."""
+    path = ROOT / f"{script}.py"
+    code = compile(path.read_text(), path, "exec", optimize=2)
+    names = {"__name__": "__main__", "__file__": str(path), "__doc__": None}
+    monkeypatch.setattr(sys, "argv", [str(path), *SMALL[script]])
+    with as_it_was(tmp_path), contextlib.redirect_stdout(io.StringIO()) as shown:
+        exec(code, names)
+    assert evaluation(shown.getvalue())[2] == 2
+
+
+@pytest.mark.slow
+def test_optimized_python(tmp_path):
+    result = python("-OO", ROOT / "ppo.py", *SMALL["ppo"], cwd=tmp_path)
+    assert evaluation(result.stdout)[2] == 2
+
+
+@pytest.mark.parametrize("script, flag", [
+    ("ppo", "--resume"), *(pytest.param(x, y, marks=pytest.mark.slow) for x, y in [
+        ("ppo", "--evaluate"), ("dqn", "--resume"), ("dqn", "--evaluate"), ("sac", "--resume")])])
+def test_nothing_deprecated(script, flag, tmp_path):
+    """Also not where a file is read."""
+    first = call(script, *SMALL[script], cwd=tmp_path)
+    path = run_folder(tmp_path) / "checkpoint.pt"
+    more = ["--total-timesteps", 400] * (flag == "--resume")
+    result = python("-W", "error::DeprecationWarning", ROOT / f"{script}.py", flag, path, *more, cwd=tmp_path)
+    assert "Deprecat" not in result.stderr
+    assert (result.stdout.splitlines() == first.out.splitlines()[1:]) == (flag == "--evaluate")
+
+
+# ---- the log
+
+@pytest.mark.parametrize("script", all_of(SCRIPTS))
+def test_every_episode_is_one_point(script, tmp_path):
+    """Four environments whose episodes end together: none is lost, each has its own step, returns are raw."""
+    flags = ["--env-id", probe(script, "Limit"), "--num-envs", 4, "--checkpoint-frequency", 0]
+    flags += ["--clip-reward", "on"] * takes(script, "--clip-reward")
+    folder = train(load(script), tmp_path, **fields(script, *flags))
+    assert ":" not in folder.name
+    episodes = checkpoint(folder / "checkpoint.pt")["step"] // 5
+    tags = events(folder)
+    returns, lengths = tags["charts/episodic_return"], tags["charts/episodic_length"]
+    assert [value for _, value in returns] == [15.0] * episodes
+    assert [value for _, value in lengths] == [5.0] * episodes
+    steps = [step for step, _ in returns]
+    assert len(set(steps)) == episodes and steps == sorted(steps) == [step for step, _ in lengths]
+    assert steps[:5] == [17, 18, 19, 20, 37]
+
+
+LOSSES = {"dqn": {"td_loss"}, "reinforce": {"policy_loss"}, "a2c": {"policy_loss", "value_loss", "entropy"},
+          "ppo": {"policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac"},
+          "sac": {"critic_loss", "policy_loss", "entropy", "alpha"}}
+
+
+@pytest.mark.parametrize("script", all_of(SCRIPTS))
+def test_log(script, tmp_path, monkeypatch):
+    """Losses of the first update after each multiple of 1,000 transitions; epsilon or the learning rate; the
+    evaluation; the arguments. Each tag has one point at a step."""
+    module, updates, means = load(script), [], []
+    spy(monkeypatch, module.Run, "log_losses", lambda run, step, **losses: updates.append(
+        (step, {name: float(torch.as_tensor(loss).detach()) for name, loss in losses.items()})))
+    original = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args: means.append(original(*args)) or means[-1])
+    flags = ["--total-timesteps", 3200, "--learning-rate", 0.002, "--num-envs", 2]
+    flags += ["--train-frequency", 32] if script in REPLAY else []
+    flags += ["--env-id", "probes:Limit-v0"] if script in EPISODIC else []  # short batches
+    folder = train(module, tmp_path, **fields(script, *flags))
+    first = {step // 1000: (step, losses) for step, losses in reversed(updates)}
+    expected = [first[k] for k in (1, 2, 3)]
+    tags = events(folder)
+    charts = {"charts/epsilon"} if script in VALUE and script != "noisy_dqn" else set()
+    charts |= {"charts/learning_rate"} if script in ("a2c", "ppo") else set()
+    assert charts | {"charts/episodic_return", "charts/episodic_length", "eval/return"} == {
+        tag for tag in tags if not tag.startswith("losses/")}
+    found = {tag.partition("/")[2] for tag in tags if tag.startswith("losses/")}
+    assert found >= LOSSES.get(script, {"td_loss"} if script in VALUE else {"value_loss"})
+    assert len(updates) > 20
+    for name in [*found, *(tag.partition("/")[2] for tag in charts)]:
+        group = "charts" if f"charts/{name}" in charts else "losses"
+        assert tags[f"{group}/{name}"] == [(step, pytest.approx(losses[name])) for step, losses in expected]
+    for step, value in tags.get("charts/epsilon", []):
+        assert value == pytest.approx(max(0.05, 1 - 0.95 * (step - 2) / (0.2 * 3200)))
+    for step, value in tags.get("charts/learning_rate", []):
+        assert value == pytest.approx(0.002 * (1 - (step - 32) / 3200))
+    last = checkpoint(folder / "checkpoint.pt")["step"]
+    assert tags["eval/return"] == [(last, pytest.approx(means[-1]))]
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    text = reader.Tensors("args/text_summary")[0].tensor_proto.string_val[0].decode()
+    for name, value in checkpoint(folder / "checkpoint.pt")["args"].items():
+        assert f"    {name}: {value}\n" in text + "\n"
+    speed = reader.Scalars("charts/SPS")
+    assert [event.step for event in speed] == [step for step, _ in expected] and speed[0].value > 0
+
+
+def test_the_bar_and_the_speed(tmp_path, monkeypatch):
+    """The mean of the last 100 returns, and of this process's own transitions, without those before a
+    resume."""
+    module, points = load("dqn"), []
+    with as_it_was(tmp_path):
+        run = module.Run(module.Args(), {}, {})
+        run.logged = 0
+        for i in range(150):
+            run.log_episode(i, float(i), 1)
+        assert run.bar.postfix == "return 99.5"
+        run.first_step, run.began = 1000, run.began - 10
+        monkeypatch.setattr(run.writer, "add_scalar", lambda tag, value, step: points.append((tag, value)))
+        run.log_losses(1500, x=1.0)
+        run.bar.close()
+        run.writer.close()
+    assert 40 < dict(points)["charts/SPS"] <= 50
+
+
+def test_due_counts_multiples():
+    due = load("dqn").due
+    for every in (0, 1, 2, 3, 7, 100):
+        for taken in (1, 2, 8, 33):
+            for step in range(-40, 120):
+                among = range(max(step - taken, 0) + 1, step + 1)
+                assert due(step, taken, every) == sum(x % every == 0 for x in among if every)
+
+
+@pytest.mark.parametrize("script", KINDS)
+def test_the_end_of_a_run(script, tmp_path, monkeypatch):
+    """The model is there before the evaluation, which Ctrl-C may end; events are, before a checkpoint is."""
+    module, seen, order = load(script), [], []
+    spy(monkeypatch, module, "evaluate", lambda *_: seen.append(len(list(tmp_path.glob("runs/*/model.pt")))))
+    spy(monkeypatch, SummaryWriter, "flush", lambda self: order.append("events"))
+    spy(monkeypatch, os, "replace", lambda old, new: order.append(new.name))
+    train(module, tmp_path, **fields(script))
+    assert seen == [1]
+    assert order[:2] == ["events", "checkpoint.pt"] and order.count("checkpoint.pt") == 2
+    assert [order[i - 1] for i, name in enumerate(order) if name != "events"] == ["events"] * 3
+
+
+# ---- where flags go
+
+@pytest.mark.parametrize("script", KINDS)
 def test_the_seed_goes_everywhere(script, tmp_path, monkeypatch):
-    """To networks, exploration and replay, training's and evaluation's episodes; no seed resets twice."""
-    made, drawn, reset = [], [], []
-    spy(monkeypatch, torch, "manual_seed", made.append)
-    spy(monkeypatch, np.random, "default_rng", lambda *seed: drawn.extend(seed))
+    """To torch, NumPy and random; to training's and, apart from them, evaluation's episodes. No seed resets
+    twice in training."""
+    module, made, reset = load(script), [], []
+    for owner, name in (torch, "manual_seed"), (np.random, "seed"):
+        spy(monkeypatch, owner, name, made.append)
     spy(monkeypatch, SyncVectorEnv, "reset", lambda self, seed=None, options=None: (
         options or reset.append(seed)))  # a reset by mask has no seed
-    call(script, *SMALL[script], "--seed", "7", "--checkpoint-frequency", "100", cwd=tmp_path)
-    assert made[0] == 7 and (script not in REPLAY or 7 in drawn)
-    assert reset[0] == load(script).reset_seed(7, 0) and reset[-1] == 2**30 + 7
-    assert len(set(reset)) == len(reset) >= 3
+    train(module, tmp_path, **fields(script, "--seed", 7, "--checkpoint-frequency", 100))
+    assert made[:2] == [7, 7] == made[-2:]
+    *training, last = reset
+    assert last == 2**30 + 7 and max(training) < 2**30 and len(set(training)) == len(training) >= 3
+    first = training[:]
+    reset.clear()
+    train(module, tmp_path, **fields(script, "--seed", 8, "--checkpoint-frequency", 100))
+    assert not set(first) & set(reset)
 
 
-@pytest.mark.parametrize("script", PIXELS)
-def test_sticky_in_training_and_evaluation(script, tmp_path, monkeypatch):
-    module, given = load(script), []
-    spy(monkeypatch, module, "make_envs", lambda *args: given.append(args[2]))
-    train(module, tmp_path, repeat_action_probability=0.25, **small(script))
-    assert given == [0.25, 0.25]
+def test_eval_epsilon(tmp_path, monkeypatch):
+    """It is evaluation's; the same line each time."""
+    module, given = load("dqn"), []
+    folder = train(module, tmp_path, **fields("dqn", "--eval-epsilon", 0.3))
+    lines = [call("dqn", "--evaluate", folder / "model.pt", *flags.split(), cwd=tmp_path).out.splitlines()[-1]
+             for flags in ("", "", "--eval-epsilon 1", "--eval-epsilon 0.3", "--eval-epsilon 0")]
+    assert lines[0] == lines[1] == lines[3] and len(set(lines)) == 3
+    spy(monkeypatch, module, "act", lambda *args: given.append(args[2]))
+    train(module, tmp_path, **fields("dqn", "--eval-epsilon", 0.3, "--start-e", 0, "--end-e", 0))
+    assert set(given[:300]) == {0} and set(given[300:]) == {0.3}
 
 
-@pytest.mark.parametrize("script", VALUE)
-@pytest.mark.parametrize("clip, stored", [("auto", {-1, 1}), ("off", {-3, 3})])
-def test_learner_sees_clipped_rewards_of_frames(script, clip, stored, tmp_path):
-    folder = train(load(script), tmp_path, env_id="probes:Frames-v0", clip_reward=clip, **small(script))
-    assert set(checkpoint(folder / "checkpoint.pt")["buffer"]["reward"].unique().tolist()) == stored
+@pytest.mark.parametrize("script", ["dqn", "ppo"])
+def test_sticky_actions(script, tmp_path, monkeypatch):
+    """In training, evaluation and film."""
+    module, given, films = load(script), [], []
+    frames = load("odd").Stacks
+
+    def vector(env_id, num_envs, **options):
+        given.append((env_id, options["repeat_action_probability"]))
+        return SyncVectorEnv([frames] * num_envs, autoreset_mode=options["autoreset_mode"])
+    monkeypatch.setattr(gym, "make_vec", vector)
+    train(module, tmp_path, **fields(script, *PONG, "--repeat-action-probability", 0.25))
+    assert given == [("ale_py:ALE/Pong-v5", 0.25)] * 2
+    monkeypatch.setattr(gym, "make", lambda env_id, **options: films.append(options) or frames())
+    with pytest.raises(ValueError, match="frame-skipping"):  # it is no game
+        module.make_envs(module.Args(env_id="ALE/Pong-v5", repeat_action_probability=0.5), 1, tmp_path)
+    assert films[0]["repeat_action_probability"] == 0.5
 
 
-@pytest.mark.parametrize("script", PIXELS)
-def test_threads_for_pixels(script, tmp_path, monkeypatch):
-    asked = []
+def test_games_in_training_and_film(tmp_path):
+    """Both kinds of environments of a game have the same spaces; sticky actions change what is seen."""
+    module, seen = load("dqn"), []
+    for sticky in (0.0, 0.9):
+        args = module.Args(env_id="ale_py:ALE/Pong-v5", repeat_action_probability=sticky)
+        envs = module.make_envs(args, 2)
+        obs = [envs.reset(seed=1)[0], *(envs.step(np.array([2, 3]))[0] for _ in range(30))]
+        seen.append(np.stack(obs))
+        spaces = envs.single_observation_space, envs.single_action_space
+        envs.close()
+    assert seen[0].shape == (31, 2, 4, 84, 84) and (seen[0] != seen[1]).any()
+    film = module.make_envs(args, 1, tmp_path / "film")
+    film.envs[0].env.episode_trigger = lambda episode: False  # make none
+    obs, _ = film.reset(seed=3)
+    film.close()
+    assert (film.single_observation_space, film.single_action_space) == spaces
+    assert obs.shape == (1, 4, 84, 84) and not obs[0, :3].any() and obs[0, 3].any()
+
+
+def test_threads(monkeypatch):
+    """One for vectors and torch's own choice for frames, if not told otherwise."""
+    asked, module = [], load("dqn")
     monkeypatch.setattr("torch.get_num_threads", lambda: 5)
-    monkeypatch.setattr("torch.set_num_threads", asked.append)  # asked for only: five on few cores are slow
-    train(load(script), tmp_path, env_id="probes:Frames-v0", **small(script))
-    assert asked[0] == 5
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    for given, flags in (0, []), (1, []), (3, []), (0, STACKS), (2, STACKS):
+        module.set_up(module.Args(**fields("dqn", *flags, "--num-threads", given)))[0].close()
+    assert asked == [1, 1, 3, 5, 2]
+    torch.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_subnormal_numbers_are_zero(script, tmp_path, monkeypatch):
+def test_device_auto(monkeypatch):
+    """A GPU for frames only, if there is one."""
+    module = load("ppo")
+    for there in (True, False):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        for env_id, frames in ("CartPole-v1", False), ("odd:Stacks-v0", True):
+            envs, device = module.set_up(module.Args(env_id=env_id, num_threads=1))
+            envs.close()
+            assert device == ("cuda" if there and frames else "cpu")
+    torch.set_flush_denormal(False)
+
+
+def test_subnormal_numbers_are_zero(tmp_path, monkeypatch):
     """While it learns: the moments of dead units, which decay into them, slow Adam down."""
     def product(*_) -> float:
         return torch.tensor(1e-30).mul(1e-10).item()
@@ -90,225 +476,160 @@ def test_subnormal_numbers_are_zero(script, tmp_path, monkeypatch):
     found = []
     spy(monkeypatch, torch.Tensor, "backward", lambda *_: found.append(product()))
     assert product() > 0
-    train(load(script), tmp_path, **small(script))
+    train(load("dqn"), tmp_path, **fields("dqn"))
     assert found and not any(found)
 
 
-@pytest.mark.parametrize("script", VALUE)
-def test_eps_of_adam(script, tmp_path):
-    """From the flag, on --resume, too."""
-    def eps() -> float:
-        return checkpoint(path)["optimizer"]["param_groups"][0]["eps"]
-
-    path = train(load(script), tmp_path, adam_eps=0.5, **small(script)) / "checkpoint.pt"
-    assert eps() == 0.5
-    call(script, "--resume", path, "--adam-eps", "0.25", "--total-timesteps", "150", cwd=tmp_path)
-    assert eps() == 0.25
-
-
-@pytest.mark.parametrize("script", PIXELS)
-def test_device_auto(script, monkeypatch):
-    """A GPU for pixels only."""
-    module = load(script)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    for env_id, device in ("CartPole-v1", "cpu"), ("probes:Frames-v0", "cuda"):
-        assert module.check(module.Args(env_id=env_id), {})[1] == device
+def test_learner_sees_clipped_rewards(tmp_path, monkeypatch):
+    """By default of frames only. Other rewards are 3 at each step, frames' 3 and -3."""
+    module = load("dqn")
+    for env_id, clip, stored in [("probes:Limit-v0", "auto", {3}), ("probes:Limit-v0", "on", {1}),
+                                 ("odd:Stacks-v0", "auto", {-1, 1}), ("odd:Stacks-v0", "off", {-3, 3})]:
+        flags = ["--env-id", env_id, "--clip-reward", clip, "--train-frequency", 100, "--num-threads", 1]
+        folder = train(module, tmp_path, **fields("dqn", *flags))
+        assert set(checkpoint(folder / "checkpoint.pt")["buffer"]["reward"].unique().tolist()) == stored
+    module, seen = load("ppo"), []
+    spy(monkeypatch, module, "gae", lambda reward, *_: seen.extend(reward.unique().tolist()))
+    for clip, given in ("auto", {3}), ("on", {1}):
+        train(module, tmp_path, **fields("ppo", "--env-id", "probes:Limit-v0", "--clip-reward", clip))
+        assert set(seen) == given
+        seen.clear()
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_log(script, tmp_path, capsys):
-    """The mean of the last 100 returns and this process's own speed; a single bad number stops the run."""
-    module = load(script)
-    with as_it_was(tmp_path):
-        run = module.Run(module.Args(), {})
-        good, bad = torch.tensor([1.0]), torch.tensor([1.0, np.nan])
-        run.finished += [(i, float(i), 1.0) for i in range(150)]
-        run.first_step, run.began = 1000, run.began - 10
-        run.log(1500, {"losses/x": good[0]}, {"w": good})
-        out = capsys.readouterr().out
-        assert "step 1500/" in out and "return 99.5" in out and 40 < float(out.split()[-2]) <= 50
-        for scalars, weights in ({"losses/x": bad[1]}, {"w": good}), ({"losses/x": good[0]}, {"w": bad}):
-            with pytest.raises(SystemExit):
-                run.log(1600, scalars, weights)
-        run.writer.close()
+@pytest.mark.parametrize("script", all_of(VALUE))
+def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
+    """While td_loss is not at work, no output of a network has a gradient. Batches are as large as asked."""
+    module, learning, outputs = load(script), [], []
+    forward, td_loss = module.QNetwork.forward, module.td_loss
+
+    def watched_forward(self, *args):
+        output = forward(self, *args)
+        outputs.append((bool(learning), output.requires_grad))
+        return output
+
+    def watched_td_loss(*args):
+        assert len(args[0].obs) == 8
+        learning.append(1)
+        result = td_loss(*args)
+        learning.pop()
+        return result
+
+    monkeypatch.setattr(module.QNetwork, "forward", watched_forward)
+    monkeypatch.setattr(module, "td_loss", watched_td_loss)
+    train(module, tmp_path, **fields(script, "--batch-size", 8))
+    assert {(False, False), (True, True), (True, False)} == set(outputs)  # acting, online and target network
 
 
-def watch(monkeypatch, module, name) -> list:
-    """What the function returns from now on, and the arguments: (returned, *arguments)."""
-    original, seen = getattr(module, name), []
-    monkeypatch.setattr(module, name, lambda *args: seen.append((original(*args), *args)) or seen[-1][0])
-    return seen
+# ---- environments
+
+@pytest.mark.parametrize("script", all_of([script for script in SCRIPTS if script != "sac"]))
+def test_actions_may_start_anywhere(script, tmp_path):
+    """The environment of Discrete(2, start=5, dtype=np.int32) insists on 5 or 6, and on the dtype."""
+    result = call(script, *SMALL[script], "--env-id", "probes:Start5-v0", cwd=tmp_path)
+    assert abs(evaluation(result.out)[0]) <= 1
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_logged_losses_are_those_of_the_last_update(script, tmp_path, monkeypatch):
-    """Or of the last batch of episodes, summed as their gradients are."""
-    module, kind = load(script), {"a2c": "a2c_loss", "ppo": "ppo_loss", "reinforce": "reinforce_loss",
-                                  "vpg": "vpg_loss", "sac": "critic_loss"}.get(script, "td_loss")
-    seen, more = watch(monkeypatch, module, kind), []
-    if script in ("vpg", "sac"):
-        more = watch(monkeypatch, module, "value_loss" if script == "vpg" else "policy_loss")
-    env = {"env_id": "Pendulum-v1"} if script == "sac" else {}
-    fields = {"total_timesteps": 1, "eval_episodes": 1} if script in EPISODIC else small(script)
-    tags = events(train(module, tmp_path, **env, **fields))
-    last = seen[-1][0]
-    if script in VALUE:
-        want = {"td_loss": last[0], "td_error": last[1].abs().mean()}
-    elif script == "reinforce":
-        want = {"policy_loss": sum(loss for loss, *_ in seen) / len(seen)}
-    elif script == "vpg":
-        want = {"loss": sum(loss for loss, *_ in seen) / len(seen),
-                "entropy": sum(entropy.mean() for _, _, _, entropy, *_ in seen) / len(seen),
-                "value_loss": more[-1][0]}
-    elif script == "sac":
-        want = {"critic_loss": last, "policy_loss": more[-1][0], "entropy": -more[-1][1].mean(),
-                "alpha": more[-1][3]}
-    else:
-        want = last[1]
-        assert want["policy_loss"] != want["value_loss"]
-    assert {tag.partition("/")[2] for tag in tags if tag.startswith("losses/")} == set(want)
-    for name, value in want.items():
-        assert tags[f"losses/{name}"][-1][1] == pytest.approx(value.item(), rel=1e-5), name
+@pytest.mark.parametrize("script", all_of(POLICY))
+def test_several_actions_may_start_anywhere(script, tmp_path):
+    """MultiDiscrete([2, 3], start=[3, -1])."""
+    result = call(script, *SMALL[script], "--env-id", "odd:Shifted-v0", cwd=tmp_path)
+    assert 0 <= evaluation(result.out)[0] <= 2
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_stopped_run_saves_and_films_nothing(script, tmp_path, monkeypatch):
-    """Who pressed Ctrl-C waits for no film."""
-    module, films = load(script), []
-    monkeypatch.setattr(module, "evaluate", lambda args, policy, film=None: films.append(film))
-    with as_it_was(tmp_path):
-        run = module.Run(module.Args(capture_video=True), {})
-        run.save(100, {}, None)
-        run.stop = signal.SIGINT
-        run.save(200, {}, None)
-        run.writer.close()
-        assert [film.name for film in films] == ["step-100"]
-        assert torch.load(run.folder / "checkpoint.pt", weights_only=True)["step"] == 200
+@pytest.mark.parametrize("script", KINDS)
+def test_vectors_are_float32(script, tmp_path, monkeypatch):
+    """Also those of MuJoCo's float64 and of bytes, which are no frames; without a word."""
+    module, seen = load(script), []
+    spy(monkeypatch, module, "act", lambda net, obs, *_, **__: seen.append((obs.dtype, obs.ndim)))
+    with contextlib.redirect_stderr(io.StringIO()) as err, as_it_was(tmp_path):
+        for vector in ("Float64Box",) if script == "sac" else ("Float64", "ByteVector", "IntVector"):
+            train(module, tmp_path, **fields(script, "--env-id", f"probes:{vector}-v0"))
+    assert set(seen) == {(np.dtype(np.float32), 2)} and "Warning" not in err.getvalue()
 
 
-def test_a_film_ends_where_its_episode_does_not(tmp_path, monkeypatch):
-    from gymnasium.utils import save_video
-
-    class Endless:
-        metadata = {}
-
-        def reset(self, seed):
-            return np.zeros(1), {}
-
-        def step(self, action):
-            return np.zeros(1), np.zeros(1), np.zeros(1, bool), np.zeros(1, bool), {}
-
-        def render(self):
-            return ["frame"]
-
-        def close(self):
-            pass
-
-    module, films = load("dqn"), []
-    monkeypatch.setattr(module, "make_envs", lambda *_: Endless())
-    monkeypatch.setattr(save_video, "save_video", lambda frames, *_, **__: films.append(len(frames)))
-    module.evaluate(module.Args(), lambda obs: obs, tmp_path / "film")
-    assert films == [10_000]
-
-
-def test_the_critic_of_vpg_is_checked_too(tmp_path, monkeypatch):
-    module, names = load("vpg"), []
-    spy(monkeypatch, module.Run, "log", lambda self, step, scalars, weights: names.extend(weights))
-    train(module, tmp_path, **small("vpg"))
-    assert {"critic", "head"} <= {name.partition(".")[0] for name in names}
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_point_every_1000_transitions(script, tmp_path):
-    folder = train(load(script), tmp_path, **small(script) | {"total_timesteps": 3000, "train_frequency": 500}
-                   if script in REPLAY else {"total_timesteps": 3000, "eval_episodes": 1})
-    found = [len(points) for tag, points in events(folder).items() if tag.startswith("losses")]
-    assert found and min(found) >= 3
-
-
-@pytest.mark.parametrize("script", ["a2c", "ppo"])
-def test_first_observations_are_scaled(script, tmp_path, monkeypatch):
-    """Also the first one after a checkpoint."""
-    module, scaled, acted = load(script), [], []
-    original = module.RunningNorm.scale
-
-    def scale(self, x, **options):
-        scaled.append(original(self, x, **options))
-        return scaled[-1]
-    monkeypatch.setattr(module.RunningNorm, "scale", scale)
-    spy(monkeypatch, module, "act", lambda policy, obs, device: acted.append(any(obs is x for x in scaled)))
-    train(module, tmp_path, env_id="Pendulum-v1", norm_obs=True, total_timesteps=64, num_envs=2, num_steps=8,
-          checkpoint_frequency=32, eval_episodes=1)
-    assert acted == [True] * 32
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_end_of_a_run(script, tmp_path, monkeypatch):
-    """The model is there before the evaluation, which Ctrl-C ends; events are, before a checkpoint is."""
-    module, seen, order = load(script), [], []
-    spy(monkeypatch, module, "evaluate", lambda *_: seen.append(
-        (signal.getsignal(signal.SIGINT), len(list(tmp_path.glob("runs/*/model.pt"))))))
-    spy(monkeypatch, SummaryWriter, "flush", lambda self: order.append("events"))
-    spy(monkeypatch, module, "save_checkpoint", lambda path, state: order.append(path.name))
-    train(module, tmp_path, **small(script))
-    assert seen == [(signal.SIG_DFL, 1)]
-    assert order[order.index("checkpoint.pt") - 1] == "events"
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_write_that_fails_leaves_the_old_file(script, tmp_path, monkeypatch):
-    module, path = load(script), tmp_path / "model.pt"
-    module.save_checkpoint(path, {"x": 1})
-
-    def full(state, file):
-        file.write(b"half")
-        raise OSError("no space left")
-    monkeypatch.setattr("torch.save", full)
-    with pytest.raises(OSError):
-        module.save_checkpoint(path, {"x": 2})
-    assert checkpoint(path)["x"] == 1
-
-
-def test_a_checkpoint_is_read_to_the_cpu(tmp_path, monkeypatch):
-    """It may come from a machine with a GPU."""
-    module, given = load("a2c"), []
-    folder = train(module, tmp_path, **small("a2c"))
-    spy(monkeypatch, torch, "load", lambda *_, **options: given.append(options["map_location"]))
-    module.load_checkpoint(str(folder / "model.pt"))
-    assert given == ["cpu"]
-
-
-@pytest.mark.parametrize("script", POLICY)
-def test_second_ctrl_c_ends_at_once(script, tmp_path):
-    """The first lets the rollout or batch at hand come to its end, which these never do."""
-    endless = ["--env-id", "probes:Endless-v0"] if script in EPISODIC else ["--num-steps", "100000000"]
-    process = start(script, "--total-timesteps", "100000000", *endless, cwd=tmp_path)
-    assert process.stdout.readline().startswith("run folder: runs/")
-    process.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=1)
-    process.send_signal(signal.SIGINT)
-    try:
-        assert process.wait(timeout=30) == -signal.SIGINT
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_folder_that_cannot_be_written(script, tmp_path):
-    (tmp_path / "runs").write_text("a file")
-    result = call(script, *SMALL[script], cwd=tmp_path, status=2)
-    assert len(result.err.splitlines()) == 1 and "runs" in result.err and "cannot be written" in result.err
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_environment_without_render_mode(script, tmp_path):
+def test_environment_without_render_mode(tmp_path):
     """Gymnasium does not ask for the argument."""
-    env_id, probes = "test/Plain-v0", load("probes")
-    plain = probes.LimitBox if script == "sac" else probes.Limit
+    env_id, plain = "test/Plain-v0", load("probes").Limit
     gym.register(env_id, entry_point=lambda: plain())
     try:
-        call(script, *SMALL[script], "--env-id", env_id, cwd=tmp_path)
+        folder = train(load("ppo"), tmp_path, **fields("ppo", "--env-id", env_id))
+        assert folder.name.startswith("test-Plain-v0__")
     finally:
         del gym.registry[env_id]
+
+
+@pytest.mark.parametrize("script", ["dqn", "ppo"])
+def test_frames(script, tmp_path):
+    flags = ["--train-frequency", "40"] if script == "dqn" else ["--update-epochs", "1"]
+    result = call(script, *SMALL[script], *STACKS, *flags, "--num-threads", "1", cwd=tmp_path)
+    assert -36 <= evaluation(result.out)[0] <= 36 and "Warning" not in result.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", PIXELS)
+def test_pong(script, tmp_path):
+    flags = "--train-frequency 40 --batch-size 8 --n-step 3 --num-envs 2".split() if script in VALUE else []
+    flags += ["--repeat-action-probability", "0.25", *ONE_GAME * (script in EPISODIC)]
+    flags += ["--value-epochs", "1"] * takes(script, "--value-epochs")
+    result = call(script, *SMALL[script], *PONG, *flags, cwd=tmp_path)
+    mean, _, episodes = evaluation(result.out)
+    assert -21 <= mean <= 21 and episodes == 1 and "Warning" not in result.err
+    folder = run_folder(tmp_path)
+    assert folder.name.startswith(f"ALE-Pong-v5__{script}__")
+    state = checkpoint(folder / "checkpoint.pt")
+    assert state["args"]["repeat_action_probability"] == 0.25
+    if script in VALUE:
+        assert state["buffer"]["obs"].dtype == torch.uint8 and state["buffer"]["obs"].shape[1:] == (84, 84)
+        assert set(state["buffer"]["reward"].unique().tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_the_environments_of_the_tests_are_sound():
+    for name in "probes:Probe1", "probes:Probe6", "probes:Limit", "probes:Start5", "odd:Stacks", "odd:Info":
+        env = gym.make(f"{name}-v0", disable_env_checker=True)
+        env.reset(seed=0)
+        for i in range(1, 20):
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if terminated or truncated:
+                assert i == env.unwrapped.length and terminated == env.unwrapped.terminal
+                break
+        else:
+            raise AssertionError("no end")
+
+
+# ---- films
+
+@pytest.mark.parametrize("script", KINDS)
+def test_films(script, tmp_path):
+    """One of a whole episode at every checkpoint, the first and the last among them, and of an evaluation.
+    Filming changes nothing in training."""
+    moviepy = pytest.importorskip("moviepy")
+    flags = [*SMALL[script], "--env-id", odd(script, "Filmed"), "--checkpoint-frequency", "200"]
+    result = call(script, *flags, "--capture-video", cwd=tmp_path)
+    assert "Warning" not in result.err
+    folder = run_folder(tmp_path)
+    last = str(checkpoint(folder / "checkpoint.pt")["step"])
+    films = sorted(folder.glob("videos/*/*.mp4"))
+    assert len(films) == 3 and {film.parent.name for film in films} >= {"0", last}
+    assert f"filming into {folder.relative_to(tmp_path)}/videos/0\n" in result.out
+    for film in films:
+        with moviepy.VideoFileClip(str(film)) as clip:
+            assert 10 <= clip.n_frames <= 12 and clip.get_frame(0.5).mean() > clip.get_frame(0).mean()
+    (tmp_path / "unfilmed").mkdir()
+    call(script, *flags, cwd=tmp_path / "unfilmed")
+    states = [checkpoint(run_folder(cwd) / "checkpoint.pt") for cwd in (tmp_path, tmp_path / "unfilmed")]
+    assert differences(*states) == ["/args/capture_video: True and False"]
+    again = call(script, "--evaluate", folder / "model.pt", "--capture-video", cwd=tmp_path)
+    assert again.out.splitlines()[-1] == result.out.splitlines()[-1]
+    assert len(list(folder.glob("videos/evaluate/*.mp4"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script, env_id", [("dqn", "CartPole-v1"), ("ppo", "ALE/Pong-v5"),
+                                            ("sac", "Pendulum-v1")])
+def test_films_of_known_environments(script, env_id, tmp_path):
+    moviepy = pytest.importorskip("moviepy")
+    flags = ["--env-id", env_id, "--eval-episodes", "1", "--num-threads", "1", "--checkpoint-frequency", "0"]
+    call(script, *SMALL[script], *flags, "--capture-video", cwd=tmp_path)
+    for film in run_folder(tmp_path).glob("videos/*/*.mp4"):
+        with moviepy.VideoFileClip(str(film)) as clip:
+            assert clip.n_frames >= 8 and clip.get_frame(0).std() > 0
