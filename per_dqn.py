@@ -171,9 +171,9 @@ class ReplayBuffer:
         self.reward = np.zeros(self.size, np.float32)
         self.terminated = np.zeros(self.size, bool)
         self.ended = np.ones(self.size, bool)  # terminated, truncated, or nothing stored yet
-        self.tree, self.max_p_alpha = SumTree(self.size), 1.0
+        # pending: slots whose new p_alpha is not in the sums of the tree yet
+        self.tree, self.max_p_alpha, self.pending = SumTree(self.size), 1.0, []
         self.p_alpha = self.tree.node[1 << self.tree.depth:][:self.size]  # p^alpha of each slot, a view
-        self.pending = []  # slots whose new p_alpha is not in the sums of the tree yet
         self.final_obs = {}  # slot of an episode's last step -> the observation after it
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
@@ -188,10 +188,10 @@ class ReplayBuffer:
         for env in self.ended[slots].nonzero()[0]:
             self.final_obs[first + env] = next_obs[env].copy()
         self.count += self.num_envs
-        lost, complete = ((first + k * self.num_envs) % self.size for k in (self.stack - 1, -self.n_step))
+        frames, window = (self.stack - 1) * self.num_envs, self.n_step * self.num_envs  # slots on, slots back
+        lost, complete = (first + frames) % self.size, (first - window) % self.size
         self.p_alpha[lost:lost + self.num_envs] = 0  # their stacks have lost a frame now
-        if self.count > self.n_step * self.num_envs:  # `complete` holds a step
-            self.p_alpha[complete:complete + self.num_envs] = self.max_p_alpha
+        self.p_alpha[complete:complete + self.num_envs] = self.max_p_alpha if self.count > window else 0
         self.pending += [*range(lost, lost + self.num_envs), *range(complete, complete + self.num_envs)]
 
     def sample(self, batch_size: int, device: str, beta: float) -> Batch:
@@ -267,7 +267,8 @@ def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torc
         next_q = target_net(batch.next_obs).amax(dim=1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    return (batch.weight * F.mse_loss(q, y, reduction="none")).mean(), y - q.detach()
+    td_error = y - q.detach()  # (B,)
+    return (batch.weight * F.mse_loss(q, y, reduction="none")).mean(), td_error
 
 
 @torch.inference_mode()
@@ -288,9 +289,6 @@ def train(args: Args, state: dict | None = None) -> float:
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
-    # changed from dqn.py: the stored priorities have this exponent
-    if args.resume and args.per_alpha != state["args"]["per_alpha"]:
-        sys.exit("--per-alpha cannot change when a run is resumed")
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
     q_net = QNetwork(obs_shape, int(space.n)).to(device)
 
@@ -301,6 +299,9 @@ def train(args: Args, state: dict | None = None) -> float:
         q_net.load_state_dict(state["q_net"])
         envs.close()
         return evaluate(args, eval_policy)
+    # changed from dqn.py: the stored priorities have this exponent
+    if state and args.per_alpha != state["args"]["per_alpha"]:
+        sys.exit("--per-alpha cannot change when a run is resumed")
     target_net = copy.deepcopy(q_net)
     optimizer = torch.optim.Adam(q_net.parameters(), fused=True)
     buffer = ReplayBuffer(args.buffer_size, args.num_envs, obs_shape, args.n_step, args.gamma)

@@ -1,0 +1,59 @@
+"""bugs/: each patch fits its script, and the test that its README names fails with it and not without."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from common import ROOT
+
+ROWS = re.findall(r"^\| \[([\w-]+)\]\(\1\.patch\) \|.*\| `(test_\w+\.py::test_\w+)` \|$",
+                  (ROOT / "bugs" / "README.md").read_text(), re.M)
+
+
+def copy(folder) -> None:
+    """What the tests need, in a folder of its own."""
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, folder)
+    for name in "tests", "bugs":
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def outcome(folder, test: str) -> int:
+    """Exit status of pytest: 0 passed, 1 failed. A slow test runs as a slow one does."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "-x", f"tests/{test}"]
+    env = os.environ | {"PYTHONPATH": ""}
+    status = subprocess.run(command, cwd=folder, env=env, capture_output=True).returncode
+    if status == 5:  # no test ran: all of them are slow
+        status = subprocess.run([*command, "--slow"], cwd=folder, env=env, capture_output=True).returncode
+    return status
+
+
+def test_every_patch_is_in_the_table():
+    assert sorted(name for name, _ in ROWS) == sorted(path.stem for path in (ROOT / "bugs").glob("*.patch"))
+    assert len(ROWS) >= 16
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+def test_the_patch_fits(name, tmp_path):
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    subprocess.run(["git", "apply", ROOT / "bugs" / f"{name}.patch"], cwd=tmp_path, check=True)
+    assert sum(path.read_text() != (tmp_path / path.name).read_text() for path in ROOT.glob("*.py")) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test", sorted({test for _, test in ROWS}))
+def test_named_tests_pass_without_a_patch(test, tmp_path):
+    copy(tmp_path)
+    assert outcome(tmp_path, test) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, test", ROWS, ids=[name for name, _ in ROWS])
+def test_the_patch_is_caught(name, test, tmp_path):
+    copy(tmp_path)
+    subprocess.run(["git", "apply", f"bugs/{name}.patch"], cwd=tmp_path, check=True)
+    assert outcome(tmp_path, test) == 1
