@@ -28,7 +28,7 @@ Run:
     python double_dqn.py
     python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 \
         --end-e 0.02 --learning-rate 1e-4 --adam-eps 1.5e-4 --learning-starts 10000 --train-frequency 1 \
-        --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
+        --n-step 1 --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
 """
 import copy
 import math
@@ -63,7 +63,7 @@ class Args:
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
-    n_step: int = 1  # n, rewards summed before the bootstrap
+    n_step: int = 3  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # transitions stored before updates begin

@@ -24,6 +24,7 @@ Departs:
     Losing a life does not end the episode.
     Epsilon falls from the first step. The paper first acts at random.
     The newest n steps of an environment are not drawn: their windows are incomplete.
+    The return sums three rewards by default, as in Hessel et al. 2018; the paper's is --n-step 1.
     Evaluation is greedy by default (--eval-epsilon).
     Vectors get a small MLP. Defaults are for CartPole. The paper: gamma .99, batch 32, replay of 1,000,000,
     updates after 50,000 steps, every 4, target copy every 10,000 updates, epsilon 1 to .1 in 1,000,000 steps.
@@ -31,7 +32,7 @@ Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 --end-e 0.02 \
         --learning-rate 1e-4 --adam-eps 1.5e-4 --learning-starts 10000 --train-frequency 1 \
-        --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
+        --n-step 1 --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
 """
 import copy
 import math
@@ -66,7 +67,7 @@ class Args:
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
-    n_step: int = 1  # n, rewards summed before the bootstrap
+    n_step: int = 3  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # transitions stored before updates begin

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--env-id", default="EqualActions-v0")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--every", type=int, default=2000)
-    parser.add_argument("--flags", nargs="*", default=["total_timesteps=20000", "gamma=0.99"],
+    parser.add_argument("--flags", nargs="*", default=["total_timesteps=20000", "gamma=0.99", "n_step=1"],
                         help="field=number, of both")
     parser.add_argument("--name", default="overestimation", help="of the table")
     options = parser.parse_args()

@@ -48,7 +48,7 @@ SB3_IMPORTS = "import ale_py; from stable_baselines3 import *;" \
 DQN = "--gamma 0.99 --learning-rate 2.5e-4 --buffer-size 10000 --batch-size 128 --train-frequency 10" \
       " --target-network-frequency 500 --total-timesteps 40000"
 END = "--checkpoint-frequency 0"  # the only checkpoint is at the end
-STARTS = f"--learning-starts 10000 {END}"
+STARTS = f"--n-step 1 --learning-starts 10000 {END}"
 EPSILON = "--exploration-fraction 0.5"  # noisy_dqn has none
 SB3_DQN = "learning_rate=2.5e-4, buffer_size=10000, batch_size=128, train_freq=10, learning_starts=10000," \
           " target_update_interval=500, exploration_fraction=0.5, policy_kwargs={'net_arch': [120, 84]}"
@@ -93,7 +93,7 @@ ROWS = {
         SB3: "SAC('MlpPolicy', make_vec_env('Hopper-v5', 1), learning_starts=1000).learn(4000)",
         CLEANRL: f"cleanrl/sac_continuous_action.py --env-id Hopper-v4 {SAC} 999 --policy-frequency 1"
                  " --q-lr 3e-4 --policy-lr 3e-4"}, 2),
-    "dqn-pong": Row(f"dqn.py --env-id ALE/Pong-v5 {SHORT_PONG} 500 {END}", {
+    "dqn-pong": Row(f"dqn.py --env-id ALE/Pong-v5 --n-step 1 {SHORT_PONG} 500 {END}", {
         SB3: f"DQN('CnnPolicy', {SB3_PONG.format(1)}, learning_rate=1e-4, buffer_size=10000,"
              " learning_starts=500, batch_size=32, train_freq=4, target_update_interval=100).learn(2000)",
         CLEANRL: f"cleanrl/dqn_atari.py --env-id PongNoFrameskip-v4 {SHORT_PONG} 499"}, 2),
@@ -101,7 +101,7 @@ ROWS = {
         SB3: f"PPO('CnnPolicy', {SB3_PONG.format(8)}, n_steps=128, batch_size=256, n_epochs=4).learn(16384)",
         CLEANRL: f"cleanrl/ppo_atari.py --env-id PongNoFrameskip-v4 {PPO_PONG}"}, 2),
     "replay-pong": Row(  # random actions and no update: for the memory
-        f"dqn.py --env-id ALE/Pong-v5 {DQN_PONG} --buffer-size 100000 --end-e 1 --learning-starts 100000"
+        f"dqn.py --env-id ALE/Pong-v5 --n-step 1 {DQN_PONG} --buffer-size 100000 --end-e 1 --learning-starts 100000"
         f" --total-timesteps 100000 {END}", {
             SB3: f"DQN('CnnPolicy', {SB3_PONG.format(1)}, buffer_size=100000, learning_starts=100000)"
                  ".learn(100000)"}, 2),

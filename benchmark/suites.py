@@ -7,11 +7,11 @@ from records import ROOT
 VALUE = "dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn"
 POLICY = "reinforce", "vpg", "a2c", "ppo"
 ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 --learning-starts 10000" \
-        " --target-network-frequency 1000"
-PONG = f"--total-timesteps 500000 {ATARI}"
+        " --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000 --n-step"
+PONG = f"--total-timesteps 500000 {ATARI} 1"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
-NSTEP = f"--total-timesteps 200000 {ATARI} --end-e 0.02 --n-step 4 --exploration-fraction 0.4"
-NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} --n-step 4"
+NSTEP = f"--total-timesteps 200000 {ATARI} 4 --end-e 0.02 --exploration-fraction 0.4"
+NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} 4"
 EPS = "--adam-eps 1.5e-4"
 PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
@@ -21,7 +21,7 @@ PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor
            " --learning-rate 2e-3",
     "ppo": "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9"
            " --gae-lambda 0.95 --norm-reward --clip-vloss"}
-MUJOCO = "--total-timesteps 300000 --learning-starts 10000"
+MUJOCO = "--total-timesteps 300000 --learning-starts 10000 --checkpoint-frequency 100000"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's

@@ -76,7 +76,7 @@ class Info(Probe4):
 class OnlyOne(Probe4):
     """A second one beside it is refused."""
 
-    alive, most = 0, 0
+    metadata, alive = {"render_modes": ["rgb_array"]}, 0
 
     def __init__(self, render_mode=None):
         super().__init__(render_mode)

@@ -41,8 +41,9 @@ def refused(result, cwd, *words):
 def test_nothing_is_refused_that_is_right(tmp_path):
     """The smallest and the largest that is taken; whole numbers may come as floats from Python."""
     module = load("dqn")
-    edge = {"gamma": 1, "learning_rate": 0.0, "learning_starts": 2, "seed": 10**9, "eval_episodes": 1.0,
-            "total_timesteps": np.float64(100), "start_e": np.float32(1), "num_envs": np.int64(1), "tau": 1}
+    edge = {"gamma": 1, "learning_rate": 0.0, "n_step": 1, "learning_starts": 2, "seed": 10**9,
+            "eval_episodes": 1.0, "total_timesteps": np.float64(100), "start_e": np.float32(1),
+            "num_envs": np.int64(1), "tau": 1}
     edge = {name: value for name, value in edge.items() if name in vars(module.Args())}
     folder = train(module, tmp_path, **fields("dqn") | edge)
     args = checkpoint(folder / "checkpoint.pt")["args"]

@@ -171,6 +171,36 @@ def test_checkpoints(script, tmp_path, monkeypatch):
         assert checkpoints == [0, *(up(step, at_once) for step in range(150, 800, 150) if every), 800]
 
 
+def test_gradients_count_once(tmp_path, monkeypatch):
+    """What an optimizer has stepped by is gone before more is added."""
+    backward, stale = torch.Tensor.backward, {}
+
+    def watched(step):
+        def watched_step(self, *args, **kwargs):
+            stale.update({id(part): part for group in self.param_groups for part in group["params"]})
+            return step(self, *args, **kwargs)
+        return watched_step
+
+    def watched_backward(self, *args, **kwargs):
+        before = {key: None if part.grad is None else part.grad.clone() for key, part in stale.items()}
+        backward(self, *args, **kwargs)
+        for key, grad in before.items():
+            if grad is None or not torch.equal(grad, stale[key].grad):  # it has more now
+                assert grad is None or not grad.any()
+                del stale[key]
+
+    monkeypatch.setattr(torch.Tensor, "backward", watched_backward)
+    for kind in torch.optim.Adam, torch.optim.RMSprop:
+        monkeypatch.setattr(kind, "step", watched(kind.step))
+    small = {"eval_episodes": 1, "total_timesteps": 300}
+    for script in "dqn", "sac", "reinforce", "vpg", "a2c", "ppo":
+        stale.clear()
+        fields = replay(script, 1) | {"learning_starts": 250} if script in REPLAY else {}
+        fields |= {"episodes_per_env": 1, "total_timesteps": 1000} if script in EPISODIC else {}
+        train(load(script), tmp_path, **small | fields)
+        assert stale  # by the last step
+
+
 # ---- rewards
 
 @pytest.mark.parametrize("script", VALUE + POLICY)

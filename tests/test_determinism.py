@@ -42,18 +42,6 @@ def test_same_seed_same_bits(script, tmp_path):
     assert any("weight" in line for line in different) and "/args/seed: 1 and 2" in different
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", ["dqn", "ppo"])
-def test_same_bits_of_frames(script, tmp_path):
-    flags = [*SMALL[script], "--env-id", "odd:Stacks-v0", "--num-threads", "1"]
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    process = start(script, *flags, cwd=tmp_path / "a")
-    call(script, *flags, cwd=tmp_path / "b")
-    end(process)
-    assert_equal(*(run_folder(tmp_path / name) for name in "ab"))
-
-
 def test_equality_is_of_bits():
     a = {"x": torch.tensor([0.0, 1.0]), "y": [1, {"z": 2.0}], "args": {"resume": "a", "seed": 1}}
     assert differences(a, {**a, "args": {"resume": "b", "seed": 1}}) == []

@@ -332,7 +332,8 @@ def test_baseline_and_the_order_of_steps(script, baseline, tmp_path, monkeypatch
 
 
 def test_fitting_v_to_frames_goes_in_parts(tmp_path, monkeypatch):
-    """44 episodes of 12 steps, 528 rows: parts of 512 and 16, whose gradients add up to that of the mean."""
+    """44 episodes of 12 steps, 528 rows: parts of 512 and 16, whose gradients add up to that of the mean, and
+    not to those of the next pass."""
     seen, parts, whole = gradients(monkeypatch, "Adam"), [], []
     value_loss, forward = vpg.value_loss, vpg.Critic.forward
 
@@ -348,13 +349,14 @@ def test_fitting_v_to_frames_goes_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(vpg, "value_loss", watched_loss)
     monkeypatch.setattr(vpg.Critic, "forward", watched_forward)
     train(vpg, tmp_path, env_id="probes:Frames-v0", total_timesteps=528, num_envs=4, episodes_per_env=11,
-          value_epochs=1, value_learning_rate=0.0, **SHORT)
-    assert [len(ret) for _, ret in parts] == [512, 16] and [name for name, _ in seen] == ["Adam", "Adam"]
-    critic, ret = whole[0][0], torch.cat([ret for _, ret in parts])
+          value_epochs=2, value_learning_rate=0.0, **SHORT)
+    assert [len(ret) for _, ret in parts] == [512, 16] * 2 and [name for name, _ in seen] == ["Adam"] * 3
+    critic, ret = whole[0][0], torch.cat([ret for _, ret in parts[:2]])
     critic.zero_grad()
-    value_loss(forward(critic, torch.cat([obs for _, obs in whole])), ret).backward()
-    for found, part in zip(seen[1][1], critic.parameters(), strict=True):
-        same(found, part.grad, atol=1e-5, rtol=1e-4)
+    value_loss(forward(critic, torch.cat([obs for _, obs in whole[:2]])), ret).backward()
+    for first, second, part in zip(seen[1][1], seen[2][1], critic.parameters(), strict=True):
+        same(first, part.grad, atol=1e-5, rtol=1e-4)
+        same(second, part.grad, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("script", POLICY)

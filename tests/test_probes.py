@@ -44,7 +44,7 @@ def test_q(script, name, tmp_path):
     """Probe 10 with a discount of .7: Q is .7 before the step with the reward. Few are left of the wrong
     actions there where noise explores."""
     two_steps, tolerance = {-1: [0.7, 0.7], 1: [0.7, 0.7], -2: [1, -1], 2: [-1, 1]}, 0.05
-    settings = SETTINGS | CALMER.get(script, {})
+    settings = SETTINGS | {"n_step": 1} | CALMER.get(script, {})
     if name == "Probe10":
         settings, tolerance = settings | {"gamma": 0.7}, 0.15 if script in CALMER else 0.05
         settings["total_timesteps"] = 3000 if script in CALMER else 1500

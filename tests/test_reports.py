@@ -19,7 +19,6 @@ from common import (
     ROOT,
     SCRIPTS,
     SMALL,
-    TESTS,
     as_it_was,
     call,
     end,
@@ -131,19 +130,20 @@ def test_a_film_is_bounded(tmp_path, monkeypatch):
 BOUNDS = ["Small", "Large", "Unequal"]
 
 
-@pytest.mark.parametrize("name", BOUNDS)
-def test_bounds_of_actions(name):
+def test_bounds_of_actions():
     """stable-baselines#637, garage#710: -1 is the lower bound, 1 the upper one and 0 the middle, in each
     dimension; draws beyond them are at the bound. Never a rounding outside of the space."""
-    module, space = load("sac"), vars(load("odd"))[name].action_space
-    low, high = np.float64(space.low), np.float64(space.high)
-    for value, expected in (-1, low), (1, high), (0, (low + high) / 2), (0.5, high - (high - low) / 4):
-        action = module.to_env(np.full((3, *space.shape), value, np.float32), space)
-        assert action.shape == (3, *space.shape) and action.dtype == space.dtype
-        assert action == pytest.approx(np.broadcast_to(expected, action.shape), rel=1e-5)
-    draws = 3 * np.random.default_rng(0).standard_normal((500, *space.shape), np.float32)
-    assert all(space.contains(action) for action in module.to_env(draws, space))
-    assert (module.to_env(np.float32([[7.0] * len(low), [-7.0] * len(low)]), space) == [high, low]).all()
+    to_env, draws = load("sac").to_env, 3 * np.random.default_rng(0).standard_normal((500, 2), np.float32)
+    for name in BOUNDS:
+        space = vars(load("odd"))[name].action_space
+        low, high = np.float64(space.low), np.float64(space.high)
+        for value, expected in (-1, low), (1, high), (0, (low + high) / 2), (0.5, high - (high - low) / 4):
+            action = to_env(np.full((3, *space.shape), value, np.float32), space)
+            assert action.shape == (3, *space.shape) and action.dtype == space.dtype
+            assert action == pytest.approx(np.broadcast_to(expected, action.shape), rel=1e-5)
+        assert all(space.contains(action) for action in to_env(draws[:, :len(low)], space))
+        beyond = to_env(np.float32([[7] * len(low), [-7] * len(low)]), space)
+        assert (beyond == [space.high, space.low]).all()
 
 
 def reached(script, name, tmp_path, *flags):
@@ -153,19 +153,17 @@ def reached(script, name, tmp_path, *flags):
         return load(script).train(load(script).Args(**fields(script, *flags)))
 
 
-@pytest.mark.parametrize("name", BOUNDS)
-def test_other_bounds_are_learned(name, tmp_path):
+def test_other_bounds_are_learned(tmp_path):
     """Whatever they are, just as fast."""
     flags = ["--total-timesteps", 2048, "--num-steps", 128, "--update-epochs", 10, "--learning-rate", 0.01]
-    assert reached("ppo", name, tmp_path, *flags) > -0.1
+    for name in BOUNDS:
+        assert reached("ppo", name, tmp_path, *flags) > -0.1, name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script, name, flags", [
     *(("sac", name, "--total-timesteps 2000 --batch-size 64 --learning-rate 0.003") for name in BOUNDS),
-    ("a2c", "Large", "--total-timesteps 30000 --learning-rate 0.003"),
-    ("vpg", "Large", "--total-timesteps 20000 --episodes-per-env 16 --learning-rate 0.01"),
-    ("reinforce", "Large", "--total-timesteps 30000 --episodes-per-env 16 --learning-rate 0.01")])
+    ("a2c", "Large", "--total-timesteps 30000 --learning-rate 0.003")])
 def test_other_bounds_are_learned_by_the_others(script, name, flags, tmp_path):
     assert reached(script, name, tmp_path, *flags.split()) > -0.15
 
@@ -230,12 +228,13 @@ def test_networks_give_those_shapes():
         module = load(script)
         dist = module.Policy(obs.shape[1:], gym.spaces.Box(-1, 1, (2,)))(obs)
         assert dist.log_prob(dist.sample()).shape == (5,)
-        assert script == "reinforce" or module.Critic(obs.shape[1:])(obs).shape == dist.entropy().shape == (5,)
+        if script != "reinforce":
+            assert module.Critic(obs.shape[1:])(obs).shape == dist.entropy().shape == (5,)
 
 
 @pytest.mark.slow
-def test_spaces_and_other_scripts_in_paths(tmp_path):
-    """A path of our README's readers: spaces, brackets, kanji, a leading dash."""
+def test_names_of_folders(tmp_path):
+    """Spaces, brackets, kanji, a leading dash."""
     cwd = tmp_path / "-a [folder] with 漢字"
     cwd.mkdir()
     call("ppo", *SMALL["ppo"], cwd=cwd)
@@ -257,4 +256,3 @@ def test_the_environments_of_these_tests_are_as_bad_as_they_say():
     with pytest.raises(RuntimeError):
         odd_module.OnlyOne()
     first.close()
-    assert TESTS.joinpath("odd.py").exists()

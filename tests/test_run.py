@@ -98,7 +98,7 @@ def test_a_run_and_what_it_leaves(small):
     state = checkpoint(folder / "checkpoint.pt")
     assert state["step"] >= 300 and state["args"]["eval_episodes"] == 2 and state["script"] == script
     if script in REPLAY:  # 200 that can be drawn, and with dqn's way of storing them the newest
-        assert len(state["buffer"]["reward"]) in (200, 201) and state["buffer"]["count"] == state["step"]
+        assert len(state["buffer"]["reward"]) in (200, 203) and state["buffer"]["count"] == state["step"]
     model = checkpoint(folder / "model.pt")  # networks, no buffer
     assert set(model) == {"script", "args", "step", *NETS[script]}
     for net in NETS[script]:
@@ -116,6 +116,24 @@ def test_evaluate_prints_the_same_lines(small):
     result = call(script, "--evaluate", run_folder(cwd) / name, "--eval-episodes", "3", cwd=cwd)
     assert evaluation(result.out)[2] == 3
     assert {path: path.stat().st_mtime_ns for path in cwd.rglob("*")} == before
+
+
+def test_evaluation_is_of_whole_episodes(tmp_path):
+    """Side by side, each from a seed of its own to its first end, whatever comes after."""
+    module, lengths = load("dqn"), []
+    args = module.Args(seed=3, eval_episodes=4)
+    with as_it_was(tmp_path), contextlib.redirect_stdout(io.StringIO()) as shown:
+        mean = module.evaluate(args, lambda obs: np.int64(obs[:, 2] > 0))
+    for i in range(4):
+        env, ended = gym.make("CartPole-v1"), False
+        obs, _ = env.reset(seed=2**30 + 3 + i)
+        lengths.append(0)
+        while not ended:
+            obs, _, terminated, truncated, _ = env.step(int(obs[2] > 0))
+            ended = terminated or truncated
+            lengths[-1] += 1
+    assert len(set(lengths)) > 1 and mean == np.mean(lengths)
+    assert evaluation(shown.getvalue()) == (np.mean(lengths), round(np.std(lengths), 2), 4)
 
 
 def test_train_reads_the_file_itself(small):
@@ -219,15 +237,16 @@ def test_help_has_the_lines_of_the_docstring(tmp_path):
 def test_importing_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py", "--no-such-flag"])
     signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
-    threads, draw = torch.get_num_threads(), torch.get_rng_state()
-    out, err = io.StringIO(), io.StringIO()
+    torch.set_num_threads(2)
+    draw, out, err = torch.get_rng_state(), io.StringIO(), io.StringIO()
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         for script in SCRIPTS:
             names = runpy.run_path(str(ROOT / f"{script}.py"), run_name=script)
             assert callable(names["train"]) and "cli" not in names
     assert out.getvalue() + err.getvalue() == "" and list(tmp_path.iterdir()) == []
     assert {number: signal.getsignal(number) for number in signals} == signals
-    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), draw)
+    assert torch.get_num_threads() == 2 and torch.equal(torch.get_rng_state(), draw)
+    torch.set_num_threads(1)
 
 
 def python(*command, cwd):
@@ -304,6 +323,7 @@ def test_log(script, tmp_path, monkeypatch):
     original = module.evaluate
     monkeypatch.setattr(module, "evaluate", lambda *args: means.append(original(*args)) or means[-1])
     flags = ["--total-timesteps", 3200, "--learning-rate", 0.002, "--num-envs", 2]
+    flags += ["--exploration-fraction", 1] if takes(script, "--exploration-fraction") else []
     flags += ["--train-frequency", 32] if script in REPLAY else []
     flags += ["--env-id", "probes:Limit-v0"] if script in EPISODIC else []  # short batches
     folder = train(module, tmp_path, **fields(script, *flags))
@@ -311,7 +331,7 @@ def test_log(script, tmp_path, monkeypatch):
     expected = [first[k] for k in (1, 2, 3)]
     tags = events(folder)
     charts = {"charts/epsilon"} if script in VALUE and script != "noisy_dqn" else set()
-    charts |= {"charts/learning_rate"} if script in ("a2c", "ppo") else set()
+    charts |= {"charts/learning_rate"} if takes(script, "--anneal-lr") else set()
     assert charts | {"charts/episodic_return", "charts/episodic_length", "eval/return"} == {
         tag for tag in tags if not tag.startswith("losses/")}
     found = {tag.partition("/")[2] for tag in tags if tag.startswith("losses/")}
@@ -321,7 +341,7 @@ def test_log(script, tmp_path, monkeypatch):
         group = "charts" if f"charts/{name}" in charts else "losses"
         assert tags[f"{group}/{name}"] == [(step, pytest.approx(losses[name])) for step, losses in expected]
     for step, value in tags.get("charts/epsilon", []):
-        assert value == pytest.approx(max(0.05, 1 - 0.95 * (step - 2) / (0.2 * 3200)))
+        assert value == pytest.approx(1 - 0.95 * (step - 2) / 3200)
     for step, value in tags.get("charts/learning_rate", []):
         assert value == pytest.approx(0.002 * (1 - (step - 32) / 3200))
     last = checkpoint(folder / "checkpoint.pt")["step"]
@@ -408,17 +428,16 @@ def test_eval_epsilon(tmp_path, monkeypatch):
     assert set(given[:300]) == {0} and set(given[300:]) == {0.3}
 
 
-@pytest.mark.parametrize("script", ["dqn", "ppo"])
-def test_sticky_actions(script, tmp_path, monkeypatch):
+def test_sticky_actions(tmp_path, monkeypatch):
     """In training, evaluation and film."""
-    module, given, films = load(script), [], []
+    module, given, films = load("ppo"), [], []
     frames = load("odd").Stacks
 
     def vector(env_id, num_envs, **options):
         given.append((env_id, options["repeat_action_probability"]))
         return SyncVectorEnv([frames] * num_envs, autoreset_mode=options["autoreset_mode"])
     monkeypatch.setattr(gym, "make_vec", vector)
-    train(module, tmp_path, **fields(script, *PONG, "--repeat-action-probability", 0.25))
+    train(module, tmp_path, **fields("ppo", *PONG, "--repeat-action-probability", 0.25))
     assert given == [("ale_py:ALE/Pong-v5", 0.25)] * 2
     monkeypatch.setattr(gym, "make", lambda env_id, **options: films.append(options) or frames())
     with pytest.raises(ValueError, match="frame-skipping"):  # it is no game
