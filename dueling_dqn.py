@@ -379,7 +379,7 @@ def set_up(args: Args) -> tuple[VectorEnv, str]:
 
 def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     """Play --eval-episodes episodes side by side and print their mean return. With `film`, film one episode
-    into that folder instead, or the first 1 GB of it: its frames stay in memory until the end."""
+    into that folder instead, up to 10,000 frames and 1 GB: they stay in memory until the end."""
     if args.evaluate and args.capture_video and not film:
         evaluate(args, eval_policy, Path(args.evaluate).parent / "videos" / "evaluate")
     print(f"filming into {film}" if film else f"evaluating {args.eval_episodes} episodes", flush=True)
@@ -387,7 +387,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     envs = make_envs(args, 1 if film else args.eval_episodes, film)
     obs, _ = envs.reset(seed=2**30 + args.seed)  # training has the seeds below 2**30
     returns, running = np.zeros(envs.num_envs), np.ones(envs.num_envs, bool)
-    left = 10**9 // envs.render()[0].nbytes if film else math.inf
+    left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
         returns += reward * running

@@ -1,6 +1,10 @@
 """The option --slow, and one thread for each test process: several tests run at a time."""
 import os
+import signal
 
+for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:  # a job in the background ignores some
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
