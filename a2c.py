@@ -275,7 +275,8 @@ def a2c_loss(logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor, ret: to
     value_loss = 0.5 * (value - ret.detach()).square().mean()  # ()
     bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
     loss = policy_loss + vf_coef * value_loss - bonus  # ()
-    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean()}
+    return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(),
+                  "entropy": entropy.detach().mean()}
 
 
 @torch.inference_mode()
@@ -314,7 +315,8 @@ def train(args: Args, state: dict | None = None) -> float:
         envs.close()
         return evaluate(args, eval_policy)
     # changed from vpg.py: one optimizer
-    optimizer = torch.optim.RMSprop(net.parameters(), foreach=True)
+    params = list(net.parameters())
+    optimizer = torch.optim.RMSprop(params, foreach=True)
     reward_norm = RunningNorm(()).to(device)
     run = Run(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm})
     optimizer.param_groups[0].update(lr=args.learning_rate, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
@@ -356,7 +358,7 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.zero_grad()
         loss.backward()
         if args.max_grad_norm:
-            nn.utils.clip_grad_norm_(net.parameters(), args.max_grad_norm)
+            nn.utils.clip_grad_norm_(params, args.max_grad_norm)
         optimizer.step()
         if args.norm_obs:  # only now, so that this update was of the policy that acted
             net.norm.update(batch.obs.flatten(0, 1))

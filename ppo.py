@@ -295,10 +295,11 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     value_loss = 0.5 * error.mean()  # ()
     bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
     loss = policy_loss + vf_coef * value_loss - bonus  # ()
-    approx_kl = (ratio - 1 - log_ratio).mean()  # ()
-    clipfrac = (ratio != clipped).float().mean()  # ()
-    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
-                  "approx_kl": approx_kl, "clipfrac": clipfrac}
+    with torch.no_grad():
+        approx_kl = (ratio - 1 - log_ratio).mean()  # ()
+        clipfrac = (ratio != clipped).float().mean()  # ()
+    return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(),
+                  "entropy": entropy.detach().mean(), "approx_kl": approx_kl, "clipfrac": clipfrac}
 
 
 @torch.inference_mode()
@@ -333,8 +334,9 @@ def train(args: Args, state: dict | None = None) -> float:
         net.load_state_dict(state["net"])
         envs.close()
         return evaluate(args, eval_policy)
+    params = list(net.parameters())
     # changed from a2c.py: Adam, as in the paper
-    optimizer = torch.optim.Adam(net.parameters(), eps=args.adam_eps, fused=True)
+    optimizer = torch.optim.Adam(params, eps=args.adam_eps, fused=True)
     reward_norm = RunningNorm(()).to(device)
     run = Run(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm})
     # changed from a2c.py: the constants of Adam never change
@@ -388,7 +390,7 @@ def train(args: Args, state: dict | None = None) -> float:
                 optimizer.zero_grad()
                 loss.backward()
                 if args.max_grad_norm:
-                    nn.utils.clip_grad_norm_(net.parameters(), args.max_grad_norm)
+                    nn.utils.clip_grad_norm_(params, args.max_grad_norm)
                 optimizer.step()
             if args.target_kl and info["approx_kl"] > args.target_kl:
                 break
