@@ -65,7 +65,8 @@ class Args:
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
-    n_step: int = 3  # n, rewards summed before the bootstrap
+    # changed from dqn.py: one step, as three of a noisy policy fail on CartPole
+    n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # transitions stored before updates begin
@@ -288,7 +289,8 @@ def train(args: Args, state: dict | None = None) -> float:
         # act
         # changed from dqn.py: new noise instead of epsilon
         q_net.draw_noise()
-        action = act(q_net, obs, 0, int(space.n), device)
+        epsilon = 0
+        action = act(q_net, obs, epsilon, int(space.n), device)
 
         # step
         next_obs, reward, terminated, truncated, _ = envs.step((space.start + action).astype(space.dtype))
@@ -312,8 +314,7 @@ def train(args: Args, state: dict | None = None) -> float:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            # changed from dqn.py: no epsilon
-            run.log_losses(step, td_loss=loss)
+            run.log_losses(step, td_loss=loss, epsilon=epsilon)
 
         # sync the target network
         if due(step, args.num_envs, args.target_network_frequency):
