@@ -20,7 +20,7 @@ Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise
     each action, a new eps and eps' for each update, which all transitions of the batch share; the rest as in
     dqn.py
 Departs:
-    All that dqn.py departs in, apart from epsilon.
+    All that dqn.py departs in, apart from epsilon and from the return, which has one step by default.
     For vectors the first layer has no noise. In the paper all fully connected layers have.
     The memory is filled by the noisy policy from the first step.
     Parallel environments share the noise of an action.
@@ -65,7 +65,7 @@ class Args:
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
-    # changed from dqn.py: one step, as three of a noisy policy fail on CartPole
+    # changed from dqn.py: one step, as in the paper: with three it fails on CartPole
     n_step: int = 1  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
@@ -289,7 +289,7 @@ def train(args: Args, state: dict | None = None) -> float:
         # act
         # changed from dqn.py: new noise instead of epsilon
         q_net.draw_noise()
-        epsilon = 0
+        epsilon = 0  # the noise explores
         action = act(q_net, obs, epsilon, int(space.n), device)
 
         # step
