@@ -38,6 +38,7 @@ import sys
 import time
 import zipfile
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,7 +48,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -185,7 +186,7 @@ class ReplayBuffer:
         self.obs[slots] = obs[:, -1] if self.stack > 1 else obs
         self.action[slots], self.reward[slots], self.terminated[slots] = action, reward, terminated
         self.ended[slots] = terminated | truncated
-        for env in self.ended[slots].nonzero()[0]:
+        for env in self.ended[slots].nonzero()[0].tolist():
             self.final_obs[first + env] = next_obs[env].copy()
         self.count += self.num_envs
         frames, window = (self.stack - 1) * self.num_envs, self.n_step * self.num_envs  # slots on, slots back
@@ -197,8 +198,7 @@ class ReplayBuffer:
     def sample(self, batch_size: int, device: str, beta: float) -> Batch:
         """Draw transition i with probability P(i), Eq. (1), stratified: one from each of B equal parts of the
         total. More than n steps of each env must be stored."""
-        # Example: N = 1, n = 1, stacks of 4, 10 slots, 13 steps. The ring holds steps 3 to 12. Step 12 has no
-        # next one yet, and steps 3 to 5 need frames older than step 3. So steps 6 to 11 have p_alpha > 0.
+        # p_alpha is 0 for the newest n steps, whose windows are incomplete, and the oldest three of frames
         self.tree.update(np.array(self.pending, int))
         self.pending.clear()
         uniform = torch.rand(batch_size, dtype=torch.float64).numpy()  # (B,)
@@ -237,20 +237,19 @@ class ReplayBuffer:
         return stack
 
     def state_dict(self) -> dict:
-        """The filled slots as tensors that share the memory of the arrays, final_obs as two tensors."""
+        """The filled slots, as tensors that share their memory, and final_obs as a list and a tensor."""
         arrays = {name: x[:self.count] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
-        arrays |= {"final_slot": np.array(list(self.final_obs), int),
-                   "final_obs": np.array(list(self.final_obs.values()))}
-        numbers = {name: getattr(self, name) for name in ("count", "size", "num_envs", "max_p_alpha")}
-        return numbers | {name: torch.from_numpy(x) for name, x in arrays.items()}
+        arrays["final_obs"] = np.array(list(self.final_obs.values()))
+        other = {"count": self.count, "shape": [self.size, self.num_envs], "final_slot": list(self.final_obs)}
+        other["max_p_alpha"] = self.max_p_alpha
+        return other | {name: torch.from_numpy(x) for name, x in arrays.items()}
 
     def load_state_dict(self, state: dict) -> None:
-        if (state["size"], state["num_envs"]) != (self.size, self.num_envs):
+        if state["shape"] != [self.size, self.num_envs]:
             raise ValueError("--buffer-size, --num-envs and --n-step cannot change when a run is resumed")
         self.count, self.max_p_alpha = state["count"], state["max_p_alpha"]
         self.pending = list(range(self.size))  # of the tree only the leaves are stored
-        final = zip(state["final_slot"].tolist(), state["final_obs"].numpy().copy(), strict=True)
-        self.final_obs = dict(final)
+        self.final_obs = dict(zip(state["final_slot"], state["final_obs"].numpy().copy(), strict=True))
         for name in ("obs", "action", "reward", "terminated", "ended", "p_alpha"):
             getattr(self, name)[:self.count] = state[name].numpy()
 
@@ -289,12 +288,9 @@ def train(args: Args, state: dict | None = None) -> float:
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
-    obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
-    q_net = QNetwork(obs_shape, int(space.n)).to(device)
-
-    def eval_policy(obs: np.ndarray) -> np.ndarray:
-        return (space.start + act(q_net, obs, args.eval_epsilon, int(space.n), device)).astype(space.dtype)
-
+    obs_shape, num_actions = envs.single_observation_space.shape, int(envs.single_action_space.n)
+    q_net = QNetwork(obs_shape, num_actions).to(device)
+    eval_policy = partial(act, q_net, epsilon=args.eval_epsilon, num_actions=num_actions, device=device)
     if args.evaluate:
         q_net.load_state_dict(state["q_net"])
         envs.close()
@@ -314,10 +310,10 @@ def train(args: Args, state: dict | None = None) -> float:
     while step < args.total_timesteps:
         # act
         epsilon = linear_schedule(args.start_e, args.end_e, exploration, step)
-        action = act(q_net, obs, epsilon, int(space.n), device)
+        action = act(q_net, obs, epsilon, num_actions, device)
 
         # step
-        next_obs, reward, terminated, truncated, _ = envs.step((space.start + action).astype(space.dtype))
+        next_obs, reward, terminated, truncated, _ = envs.step(action)
         step += args.num_envs
         ended = terminated | truncated
         run.log_episodes(step, reward, ended)
@@ -356,8 +352,8 @@ def train(args: Args, state: dict | None = None) -> float:
 def check(args: Args, envs: VectorEnv) -> None:
     """Refuse what would go wrong silently or late."""
     space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
-    if not isinstance(space, Discrete):
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones")
+    if not isinstance(space, Discrete) or space.start != 0:
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones from 0")
     if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
         sys.exit("--learning-starts must be at least (n-step + 1) * num-envs, and at most total-timesteps")
     # changed from dqn.py: eps above 0
@@ -369,8 +365,8 @@ def check(args: Args, envs: VectorEnv) -> None:
     # changed from dqn.py: the tree takes 16 to 32 bytes a transition
     size = args.buffer_size * (46 + (84 * 84 if len(obs_shape) == 3 else 4 * obs_shape[0]))  # bytes
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-    cgroup = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
-    memory = min(memory, float(cgroup.read_text().replace("max", "inf")) if cgroup.exists() else math.inf)
+    if (limit := Path("/sys/fs/cgroup/memory.max")).exists():  # of a container
+        memory = min(memory, float(limit.read_text().replace("max", "inf")))
     if size > memory and not args.evaluate:
         sys.exit(f"--buffer-size takes {size / 1e9:.1f} GB, and the memory has {memory / 1e9:.1f} GB")
 
@@ -396,23 +392,22 @@ class NoInfo(gym.Wrapper):
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:
     """Environments side by side, or one that is filmed. Atari: stacks of 4 frames of 84x84, raw rewards."""
-    name, mode = args.env_id.removeprefix("ale_py:"), AutoresetMode.NEXT_STEP
-    atari, sticky = name.startswith("ALE/"), {"repeat_action_probability": args.repeat_action_probability}
+    name, wrappers, options = args.env_id.removeprefix("ale_py:"), [], {}
     if "NoFrameskip" in name:
         sys.exit(f"--env-id {name}: Atari games have names such as ALE/Pong-v5")
-    if atari and not film:
-        return gym.make_vec(f"ale_py:{name}", num_envs, autoreset_mode=mode, reward_clipping=False,
-                            use_fire_reset=False, **sticky)
-
-    def make_env() -> gym.Env:
-        if atari:  # preprocessed as in the vector environment, which cannot be filmed
-            env = gym.make(f"ale_py:{name}", render_mode="rgb_array", frameskip=1, **sticky)
-            env = FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
-        else:
-            env = gym.make(name, disable_env_checker=True, **{"render_mode": "rgb_array"} if film else {})
-        return NoInfo(RecordVideo(env, str(film)) if film else env)
-
-    return SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+    if name.startswith("ALE/"):
+        name, options = f"ale_py:{name}", {"repeat_action_probability": args.repeat_action_probability}
+        if not film:
+            return gym.make_vec(name, num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, reward_clipping=False,
+                                use_fire_reset=False, **options)
+        # the same frames from single games, as the vector environment cannot be filmed
+        wrappers = [AtariPreprocessing, partial(FrameStackObservation, stack_size=4, padding_type="zero")]
+        options["frameskip"] = 1
+    if film:
+        wrappers.append(partial(RecordVideo, video_folder=str(film)))
+        options["render_mode"] = "rgb_array"
+    return gym.make_vec(name, num_envs, "sync", {"autoreset_mode": AutoresetMode.NEXT_STEP},
+                        [*wrappers, NoInfo], disable_env_checker=True, **options)
 
 
 def seed_all(seed: int) -> None:
@@ -446,8 +441,8 @@ def set_up(args: Args) -> tuple[VectorEnv, str]:
 
 
 def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
-    """Play --eval-episodes episodes side by side and print their mean return. With `film`, film one episode
-    into that folder instead, up to 10,000 frames and 1 GB: they stay in memory until the end."""
+    """Play --eval-episodes episodes side by side, print and return their mean return. With `film`, film one
+    episode into that folder instead, up to 10,000 frames and 1 GB: they stay in memory until the end."""
     if args.evaluate and args.capture_video and not film:
         evaluate(args, eval_policy, Path(args.evaluate).parent / "videos" / "evaluate")
     print(f"filming into {film}" if film else f"evaluating {args.eval_episodes} episodes", flush=True)
@@ -477,55 +472,51 @@ class Run:
 
     def __init__(self, args: Args, state: dict, parts: dict):
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
+        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
-        for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
-        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
+        for name in parts if state else ():
+            parts[name].load_state_dict(state[name])
+        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
+        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        often = 0.1 if sys.stderr.isatty() else 60  # seconds
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, mininterval=often)
-        self.recent, self.episodes = [], []  # the last 100 returns, and what TensorBoard does not have yet
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
+                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; log each episode that ends in it at a transition of its own."""
+        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
         for i in ended.nonzero()[0]:
-            self.log_episode(step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i])
+            self.episodes.append((step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i]))
             self.returns[i] = self.lengths[i] = 0
 
-    def log_episode(self, step: int, episode_return: float, length: int) -> None:
-        """Log an episode that ended at this transition, and show the mean return of the last 100."""
-        self.episodes.append((step, episode_return, length))
-        self.recent = [*self.recent[-99:], episode_return]
-        self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
-
     def write_episodes(self) -> None:
-        """Write them to TensorBoard, many at a time: each event wakes a thread."""
+        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
+            self.recent = [*self.recent[-99:], episode_return]
+            self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
         """Log them if they are the first since a multiple of 1,000 transitions."""
-        if step // 1000 == self.logged // 1000:
-            return
-        self.logged = step
-        self.write_episodes()
-        self.writer.add_scalar("charts/SPS", (step - self.first_step) / (time.time() - self.began), step)
-        for name, loss in losses.items():
-            group = "charts" if name in ("epsilon", "learning_rate") else "losses"
-            self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(loss).item(), step)
+        if step // 1000 > self.logged // 1000:
+            self.logged = step
+            self.write_episodes()
+            losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
+            for name, value in losses.items():
+                group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
+                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run
@@ -558,21 +549,20 @@ class Run:
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
                 sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args), "step": step}
-        partial = self.folder / f"{name}.partial"
+        path = self.folder / name
         try:
-            with open(partial, "wb") as file:
+            with open(f"{path}.partial", "wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, self.folder / name)
+            os.replace(f"{path}.partial", path)
         finally:
-            partial.unlink(missing_ok=True)
+            Path(f"{path}.partial").unlink(missing_ok=True)
 
 
 def load(args: Args) -> dict:
     """The file that --evaluate or --resume names, or {}. No code in it is run."""
-    path = args.evaluate or args.resume
-    if not path:
+    if not (path := args.evaluate or args.resume):
         return {}
     if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip():
         sys.exit(f"{path} is missing, damaged or no checkpoint")

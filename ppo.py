@@ -41,6 +41,7 @@ import sys
 import time
 import zipfile
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -49,7 +50,7 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -310,12 +311,12 @@ def act(policy: nn.Module, obs: np.ndarray, device: str, greedy: bool = False) -
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """Scale actions of a Box from [-1, 1] to its bounds; count other actions from their space's start."""
+    """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
     if not isinstance(space, Box):
-        return (space.start + action).astype(space.dtype)
-    action = np.clip(action, -1, 1).reshape(-1, *space.shape)
+        return action
+    action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
-    return np.clip(scaled, space.low, space.high).astype(space.dtype)  # rounding can leave the bounds
+    return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
 def train(args: Args, state: dict | None = None) -> float:
@@ -410,9 +411,10 @@ def check(args: Args, envs: VectorEnv) -> None:
     """Refuse what would go wrong silently or late."""
     space, frames = envs.single_action_space, len(envs.single_observation_space.shape) == 3
     box = isinstance(space, Box) and len(space.shape) == 1 and space.dtype.kind == "f" and space.is_bounded()
-    if not box and not (isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2):
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete, MultiDiscrete and"
-                 " vectors of bounded floats")
+    whole = isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2 and not np.any(space.start)
+    if not box and not whole:
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete or MultiDiscrete"
+                 " ones from 0, or vectors of bounded floats")
     if frames and args.norm_obs:
         sys.exit("--norm-obs is for vectors; the network scales frames itself")
     # changed from a2c.py: minibatches
@@ -443,23 +445,22 @@ class NoInfo(gym.Wrapper):
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:
     """Environments side by side, or one that is filmed. Atari: stacks of 4 frames of 84x84, raw rewards."""
-    name, mode = args.env_id.removeprefix("ale_py:"), AutoresetMode.NEXT_STEP
-    atari, sticky = name.startswith("ALE/"), {"repeat_action_probability": args.repeat_action_probability}
+    name, wrappers, options = args.env_id.removeprefix("ale_py:"), [], {}
     if "NoFrameskip" in name:
         sys.exit(f"--env-id {name}: Atari games have names such as ALE/Pong-v5")
-    if atari and not film:
-        return gym.make_vec(f"ale_py:{name}", num_envs, autoreset_mode=mode, reward_clipping=False,
-                            use_fire_reset=False, **sticky)
-
-    def make_env() -> gym.Env:
-        if atari:  # preprocessed as in the vector environment, which cannot be filmed
-            env = gym.make(f"ale_py:{name}", render_mode="rgb_array", frameskip=1, **sticky)
-            env = FrameStackObservation(AtariPreprocessing(env), 4, padding_type="zero")
-        else:
-            env = gym.make(name, disable_env_checker=True, **{"render_mode": "rgb_array"} if film else {})
-        return NoInfo(RecordVideo(env, str(film)) if film else env)
-
-    return SyncVectorEnv([make_env] * num_envs, autoreset_mode=mode)
+    if name.startswith("ALE/"):
+        name, options = f"ale_py:{name}", {"repeat_action_probability": args.repeat_action_probability}
+        if not film:
+            return gym.make_vec(name, num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, reward_clipping=False,
+                                use_fire_reset=False, **options)
+        # the same frames from single games, as the vector environment cannot be filmed
+        wrappers = [AtariPreprocessing, partial(FrameStackObservation, stack_size=4, padding_type="zero")]
+        options["frameskip"] = 1
+    if film:
+        wrappers.append(partial(RecordVideo, video_folder=str(film)))
+        options["render_mode"] = "rgb_array"
+    return gym.make_vec(name, num_envs, "sync", {"autoreset_mode": AutoresetMode.NEXT_STEP},
+                        [*wrappers, NoInfo], disable_env_checker=True, **options)
 
 
 def seed_all(seed: int) -> None:
@@ -493,8 +494,8 @@ def set_up(args: Args) -> tuple[VectorEnv, str]:
 
 
 def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
-    """Play --eval-episodes episodes side by side and print their mean return. With `film`, film one episode
-    into that folder instead, up to 10,000 frames and 1 GB: they stay in memory until the end."""
+    """Play --eval-episodes episodes side by side, print and return their mean return. With `film`, film one
+    episode into that folder instead, up to 10,000 frames and 1 GB: they stay in memory until the end."""
     if args.evaluate and args.capture_video and not film:
         evaluate(args, eval_policy, Path(args.evaluate).parent / "videos" / "evaluate")
     print(f"filming into {film}" if film else f"evaluating {args.eval_episodes} episodes", flush=True)
@@ -524,55 +525,51 @@ class Run:
 
     def __init__(self, args: Args, state: dict, parts: dict):
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
+        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
-        for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
-        self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
-        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
+        for name in parts if state else ():
+            parts[name].load_state_dict(state[name])
+        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
+        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        often = 0.1 if sys.stderr.isatty() else 60  # seconds
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step, mininterval=often)
-        self.recent, self.episodes = [], []  # the last 100 returns, and what TensorBoard does not have yet
+        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
+                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; log each episode that ends in it at a transition of its own."""
+        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
         for i in ended.nonzero()[0]:
-            self.log_episode(step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i])
+            self.episodes.append((step - len(ended) + int(i) + 1, self.returns[i], self.lengths[i]))
             self.returns[i] = self.lengths[i] = 0
 
-    def log_episode(self, step: int, episode_return: float, length: int) -> None:
-        """Log an episode that ended at this transition, and show the mean return of the last 100."""
-        self.episodes.append((step, episode_return, length))
-        self.recent = [*self.recent[-99:], episode_return]
-        self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
-
     def write_episodes(self) -> None:
-        """Write them to TensorBoard, many at a time: each event wakes a thread."""
+        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
+            self.recent = [*self.recent[-99:], episode_return]
+            self.bar.set_postfix_str(f"return {np.mean(self.recent):.1f}", refresh=False)
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
         """Log them if they are the first since a multiple of 1,000 transitions."""
-        if step // 1000 == self.logged // 1000:
-            return
-        self.logged = step
-        self.write_episodes()
-        self.writer.add_scalar("charts/SPS", (step - self.first_step) / (time.time() - self.began), step)
-        for name, loss in losses.items():
-            group = "charts" if name in ("epsilon", "learning_rate") else "losses"
-            self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(loss).item(), step)
+        if step // 1000 > self.logged // 1000:
+            self.logged = step
+            self.write_episodes()
+            losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
+            for name, value in losses.items():
+                group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
+                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run
@@ -605,21 +602,20 @@ class Run:
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
                 sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args), "step": step}
-        partial = self.folder / f"{name}.partial"
+        path = self.folder / name
         try:
-            with open(partial, "wb") as file:
+            with open(f"{path}.partial", "wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, self.folder / name)
+            os.replace(f"{path}.partial", path)
         finally:
-            partial.unlink(missing_ok=True)
+            Path(f"{path}.partial").unlink(missing_ok=True)
 
 
 def load(args: Args) -> dict:
     """The file that --evaluate or --resume names, or {}. No code in it is run."""
-    path = args.evaluate or args.resume
-    if not path:
+    if not (path := args.evaluate or args.resume):
         return {}
     if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip():
         sys.exit(f"{path} is missing, damaged or no checkpoint")

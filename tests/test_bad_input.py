@@ -130,6 +130,8 @@ def test_observations(script, tmp_path):
 
 ACTIONS = [
     ("dqn", "Pendulum-v1", "Box"), ("dqn", "probes:TwoWheels-v0", "MultiDiscrete"),
+    ("dqn", "probes:Start5-v0", "start=5"), ("ppo", "probes:Start5-v0", "start=5"),
+    ("ppo", "odd:Shifted-v0", "start=[ 3 -1]"),
     ("ppo", "probes:InfiniteBox-v0", "inf"), ("ppo", "probes:HalfOpenBox-v0", "inf"),
     ("ppo", "probes:WholeBox-v0", "int64"),
     ("ppo", "probes:TupleAction-v0", "Tuple"), ("ppo", "probes:Switches-v0", "MultiBinary"),

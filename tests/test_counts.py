@@ -79,7 +79,8 @@ def test_updates_and_copies(script, tmp_path, monkeypatch):
 def test_epsilon(tmp_path, monkeypatch):
     """From start-e to end-e over half of the transitions, learning-starts included."""
     act, seen = dqn.act, []
-    monkeypatch.setattr(dqn, "act", lambda *args: seen.append(args[2]) or act(*args))
+    monkeypatch.setattr(dqn, "act", lambda q_net, obs, epsilon, *rest, **named: (
+        seen.append(epsilon) or act(q_net, obs, epsilon, *rest, **named)))
     for num_envs in MANY:
         seen.clear()
         train(dqn, tmp_path, total_timesteps=400, learning_starts=60, start_e=0.9, end_e=0.1,

@@ -32,7 +32,6 @@ CASES = [(script, [flag for flag in flags if takes(script, flag)]) for script in
     *[BOX] * (script in POLICY),
     *[["--baseline mean"]] * (script == "vpg"),
     *[["--env-id probes:TwoWheels-v0", "--clip-vloss", "--target-kl 0.01"]] * (script == "ppo"),
-    *[["--noise independent"]] * (script == "noisy_dqn"),
     *[["--no-autotune"]] * (script == "sac")]]
 CASES = [(script, " ".join(flags)) for script, flags in CASES]
 FAST = "ppo", "--env-id Pendulum-v1 --norm-obs --norm-reward"  # the one that runs without --slow

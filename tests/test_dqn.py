@@ -117,4 +117,4 @@ def test_a_checkpoint_cuts_windows_but_terminates_nothing(script, tmp_path):
     buffer = checkpoint(folder / "checkpoint.pt")["buffer"]
     ends = np.flatnonzero(buffer["ended"])
     assert np.diff(ends, prepend=-1).tolist() == 2 * ([10] * 10 + [1]) + [1]
-    assert not buffer["terminated"].any() and sorted(buffer["final_slot"].tolist()) == ends.tolist()
+    assert not buffer["terminated"].any() and sorted(buffer["final_slot"]) == ends.tolist()

@@ -151,7 +151,7 @@ def dueling(script, value, advantage, d_q_values):
 
 
 def noisy_linear(script, noise_in, noise_out, x, d_y, **params):
-    layer = script.NoisyLinear(len(noise_in), len(noise_out), "factorised")
+    layer = script.NoisyLinear(len(noise_in), len(noise_out))
     for name, param in params.items():
         assert getattr(layer, name).shape == param.shape
         getattr(layer, name).data = param.detach()

@@ -17,7 +17,6 @@ PROBES = {
     "Probe3": {0: [0.99], 1: [1]},
     "Probe4": {0: [-1, 1]},
     "Probe5": {-1: [1, -1], 1: [-1, 1]},
-    "Start5": {0: [-1, 1]},
 }
 
 
@@ -30,7 +29,7 @@ def one_and_all(scripts, probes):
 def q_values(script, folder, obs, num_actions):
     """Q(obs, .) of the network that a run left."""
     model = checkpoint(folder / "model.pt")
-    q_net = load(script).QNetwork((1,), num_actions, *["factorised"] * (script == "noisy_dqn"))
+    q_net = load(script).QNetwork((1,), num_actions)
     q_net.load_state_dict(model["q_net"])
     if script == "noisy_dqn":
         q_net.draw_noise(torch.zeros)

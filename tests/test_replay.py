@@ -241,7 +241,7 @@ def test_a_restored_buffer_goes_on_alike(script, n_step, stack):
     for steps in 5, 107:
         buffer, game = filled(script, steps, 30, 2, n_step, stack=stack)
         state = copy.deepcopy(buffer.state_dict())  # which shares memory
-        assert all(isinstance(value, int | torch.Tensor) for value in state.values())
+        assert all(isinstance(value, int | list | torch.Tensor) for value in state.values())
         assert len(state["obs"]) == min(2 * steps, buffer.size)
         assert buffer.size == 30 + (0 if script == "sac" else 2 * (n_step + stack - 1))
         other = empty(script, 30, 2, game.shape, n_step)

@@ -191,7 +191,7 @@ def test_a_word_before_evaluation(script, tmp_path, monkeypatch):
         shown.append(sys.stdout.getvalue())
         raise KeyboardInterrupt
     with as_it_was(tmp_path), contextlib.redirect_stdout(io.StringIO()):
-        monkeypatch.setattr(module.SyncVectorEnv, "step", play)
+        monkeypatch.setattr(gym.vector.SyncVectorEnv, "step", play)
         with pytest.raises(KeyboardInterrupt):
             module.evaluate(module.Args(eval_episodes=5), lambda obs: obs)
     assert shown == ["evaluating 5 episodes\n"]
