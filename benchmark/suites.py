@@ -21,7 +21,11 @@ PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor
            " --learning-rate 2e-3",
     "ppo": "--total-timesteps 200000 --num-envs 4 --num-steps 256 --num-minibatches 16 --gamma 0.9"
            " --gae-lambda 0.95 --norm-reward --clip-vloss"}
-MUJOCO = "--total-timesteps 300000 --learning-starts 10000 --checkpoint-frequency 100000"
+SAC_300K = "--total-timesteps 300000 --learning-starts 10000 --checkpoint-frequency 100000"
+SAC_1M = SAC_300K.replace("300000", "1000000")
+PPO_MUJOCO = "--total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 --gae-lambda 0.95" \
+             " --num-minibatches 32 --learning-rate 3e-4 --norm-obs --norm-reward" \
+             " --checkpoint-frequency 100000"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
@@ -31,8 +35,10 @@ SUITES = {
     "acrobot": [(name, name, "Acrobot-v1", None, 10) for name in VALUE + POLICY],
     "pendulum": [(name, name, "Pendulum-v1", PENDULUM.get(name), 5) for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
-    "hopper": [("ppo", "ppo", "Hopper-v5", None, 3), ("sac", "sac", "Hopper-v5", MUJOCO, 3)],
-    "halfcheetah": [("sac", "sac", "HalfCheetah-v5", MUJOCO, 1)],
+    **{suite: [("ppo", "ppo", env, PPO_MUJOCO, 3), ("sac 1M", "sac", env, SAC_1M, 3),
+               ("sac", "sac", env, SAC_300K, few)]
+       for suite, env, few in (("hopper", "Hopper-v5", 3), ("halfcheetah", "HalfCheetah-v5", 1),
+                               ("walker2d", "Walker2d-v5", 0))},
     "pong": [("dqn", "dqn", "ALE/Pong-v5", f"{GREEDY} {EPS}", 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4 {EPS}", 1),
              *[(name, name, "ALE/Pong-v5", f"{PONG if name == 'noisy_dqn' else GREEDY} {EPS}", 1)

@@ -46,6 +46,7 @@ def inline(text: str) -> list[str]:
 
 def commands(lines: list[str]) -> list[list[str]]:
     """The words of each command that begins with python or uv run; comments, prompts and && taken apart."""
+    lines = [line.replace("torchrun --nproc-per-node 2 ", "python ") for line in lines]
     parts = [part.strip().removeprefix("$ ") for line in lines for part in line.split("&&")]
     words = [shlex.split(part, comments=True) for part in parts if re.match(r"python |uv run ", part)]
     return [line[2:] if line[0] == "uv" else line[1:] for line in words]
@@ -97,6 +98,7 @@ def test_command_runs(line, tmp_path):
     """It runs with few steps. A --resume or --evaluate is given the run that a small one left."""
     name, *flags = line
     script = name.removesuffix(".py")
+    flags = [str(ROOT / flag) if flag.startswith("benchmark/") else flag for flag in flags]
     if "--resume" in flags or "--evaluate" in flags:
         call(script, *SMALL[script], cwd=tmp_path)
         flags = [re.sub(r"\S*(checkpoint|model)\.pt", lambda match: str(
@@ -130,6 +132,15 @@ def test_other_commands_name_files_that_exist():
                 assert (ROOT / word).exists(), line
         if line[0] == "-m":
             assert line[1] == "pytest" and (ROOT / line[2]).exists(), line
+
+
+@pytest.mark.parametrize("env_id, least", [("CartPole-v1", 475), ("Pendulum-v1", -250)])
+def test_trained_models(env_id, least, tmp_path):
+    """Small enough to keep, and as good as the page says."""
+    path = ROOT / "benchmark" / "models" / f"{env_id}.pt"
+    assert path.stat().st_size < 50_000
+    out = call("ppo", "--evaluate", path, cwd=tmp_path).out
+    assert float(EVAL.search(out)[1]) >= least
 
 
 def test_install_line_is_the_one_of_ci():
