@@ -16,12 +16,13 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
 
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
     bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
-    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --norm-reward -> train
+    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --norm-reward -> train;
+    several processes -> join, start, gather, average
 Departs:
     All environments step together, so no thread lags behind.
     The loss is the mean over the rollout. In the paper each thread sums over t.
     The value loss has a factor of 1/2 and --vf-coef. The gradient's norm is clipped.
-    At a time limit the target bootstraps. Only a terminal state ends the return.
+    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
     RMSprop adds eps after the root, the paper before it. The learning rate is constant.
     Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
@@ -29,15 +30,17 @@ Departs:
 Run:
     python a2c.py
     python a2c.py --num-envs 1 --num-steps 1
+    torchrun --nproc-per-node 2 a2c.py  # they share the environments; the first logs its own episodes
     python a2c.py --env-id InvertedPendulum-v5 --total-timesteps 1000000 --norm-obs --norm-reward
 """
+import atexit
 import math
 import os
 import random
 import sys
 import time
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -49,7 +52,7 @@ import tyro
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
-from torch import nn
+from torch import distributed, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -76,7 +79,8 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
     eval_episodes: int = 10  # episodes of the final evaluation
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    # changed from vpg.py: rollouts go on over many batches
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -202,7 +206,7 @@ class Critic(nn.Module):
 
 
 class RunningNorm(nn.Module):
-    """x minus the mean and over the deviation of what `update` has seen, clipped to [-10, 10]."""
+    """x minus the mean, divided by the deviation, of all that `update` has seen; clipped to [-10, 10]."""
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
@@ -291,19 +295,62 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
     """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
     if not isinstance(space, Box):
         return action
-    action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
+def gather(x: torch.Tensor, world: int) -> torch.Tensor:
+    """The rows of x (B, ...) in all processes, (world * B, ...)."""
+    if world == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world)]  # (B, ...) each
+    distributed.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def average(tensors: list[torch.Tensor], world: int) -> None:
+    """Set each tensor to its mean over the processes. One message holds all tensors."""
+    if world > 1:
+        flat = nn.utils.parameters_to_vector(tensors)
+        distributed.all_reduce(flat)  # the sum
+        nn.utils.vector_to_parameters(flat / world, tensors)
+
+
+def join(args: Args) -> tuple[int, int, VectorEnv, str]:
+    """Join the processes that torchrun started, which share the environments. Return this one's rank, their
+    number, its environments and its device. Until run.checkpoint they all have the same seed."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and args.num_envs % world:
+        sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
+    envs, device = set_up(replace(args, num_envs=args.num_envs // world) if world > 1 else args)
+    check(args, envs)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if world > 1 and device == "cuda" else device
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if "cuda" in device else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return rank, world, envs, device
+
+
+def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
+    """The Run of the first process. Those of the others write nothing; their seeds are above 10**9."""
+    if rank == 0:
+        return Run(args, state, parts)
+    run = Run.__new__(Run)  # without __init__, which makes a folder
+    run.args = replace(args, seed=args.seed + rank * (10**9 + 1), capture_video=False)
+    run.parts, run.first_step, run.bar = parts, state.get("step", 0), tqdm(disable=True)
+    run.save = run.log_episodes = run.log_losses = run.finish = lambda *args, **losses: math.nan
+    for name in parts.keys() & state.keys():
+        parts[name].load_state_dict(state[name])
+    return run
+
+
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
-    envs, device = set_up(args)
-    check(args, envs)
+    # changed from vpg.py: processes share the environments; policy and critic in one module
+    rank, world, envs, device = join(args)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
-    # changed from vpg.py: policy and critic in one module
     net = ActorCritic(obs_shape, space, args.norm_obs).to(device)
 
     def eval_policy(obs: np.ndarray) -> np.ndarray:
@@ -311,19 +358,18 @@ def train(args: Args, state: dict | None = None) -> float:
         return to_env(act(net.policy, obs, device, greedy=True), space)
 
     if args.evaluate:
-        # changed from vpg.py: policy and critic in one module
+        # changed from vpg.py: policy and critic in one module, one optimizer; the first process evaluates
         net.load_state_dict(state["net"])
         envs.close()
-        return evaluate(args, eval_policy)
-    # changed from vpg.py: one optimizer
+        return evaluate(args, eval_policy) if rank == 0 else math.nan
     params = list(net.parameters())
     optimizer = torch.optim.RMSprop(params, foreach=True)
     reward_norm = RunningNorm(()).to(device)
-    run = Run(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm})
+    run = start(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm}, rank)
     optimizer.param_groups[0].update(lr=args.learning_rate, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step, taken = run.first_step, args.num_steps * args.num_envs  # taken: transitions of a rollout
-    obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
+    obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     while step < args.total_timesteps:
         rows = []
         for _ in range(args.num_steps):
@@ -348,7 +394,7 @@ def train(args: Args, state: dict | None = None) -> float:
         # changed from vpg.py: a return that bootstraps, one loss and one step for both
         reward = batch.reward
         if args.norm_reward:
-            reward_norm.update(batch.reward_sum.flatten())
+            reward_norm.update(gather(batch.reward_sum.flatten(), world))
             reward = (reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)  # (T, N)
         dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
         old_value = value.detach().view_as(reward)  # (T, N)
@@ -358,17 +404,19 @@ def train(args: Args, state: dict | None = None) -> float:
                               dist.entropy(), args.vf_coef, args.ent_coef)
         optimizer.zero_grad()
         loss.backward()
+        average([p.grad for p in params], world)
         if args.max_grad_norm:
             nn.utils.clip_grad_norm_(params, args.max_grad_norm)
         optimizer.step()
         if args.norm_obs:  # only now, so that this update was of the policy that acted
-            net.norm.update(batch.obs.flatten(0, 1))
+            net.norm.update(gather(batch.obs.flatten(0, 1), world))
+        run.bar.update(taken - taken // world)  # by the other processes
         run.log_losses(step, **info)
 
         # save
         if step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency):
             # changed from vpg.py: rollouts go on; policy and critic in one module
-            obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
+            obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     envs.close()
     return run.finish(step, {"net": net}, eval_policy)
 
@@ -495,19 +543,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -516,7 +563,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -525,7 +572,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -589,6 +636,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

@@ -83,7 +83,7 @@ class Args:
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
     eval_episodes: int = 10  # episodes of the final evaluation
     eval_epsilon: float = 0.0  # epsilon in evaluation; above 0 it breaks endless loops in deterministic games
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -155,7 +155,7 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, device: str) -> Batch:
         """Draw transitions uniformly, with replacement. More than n steps of each env must be stored."""
-        # neither the newest n steps, whose windows are incomplete, nor the oldest three, whose stacks are
+        # The newest n steps have no complete window, and with frames the oldest three no complete stack.
         complete = self.count - self.n_step * self.num_envs
         drawable = min(complete, self.size - (self.n_step + self.stack - 1) * self.num_envs)
         start = (complete - 1 - torch.randint(drawable, (batch_size,)).numpy()) % self.size
@@ -216,9 +216,8 @@ def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> torch.Tens
 @torch.inference_mode()
 def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, device: str) -> np.ndarray:
     """Epsilon-greedy: a random action with probability epsilon, else argmax_a Q(s, a). (N, *O) -> (N,)"""
-    explore, action = torch.rand(len(obs)).numpy() < epsilon, 0  # (N,)
-    if explore.any():
-        action = torch.randint(num_actions, (len(obs),)).numpy()  # (N,)
+    explore = torch.rand(len(obs)).numpy() < epsilon  # (N,)
+    action = torch.randint(num_actions, (len(obs),)).numpy() if explore.any() else 0  # (N,)
     if not explore.all():
         greedy = q_net(torch.from_numpy(obs).to(device)).argmax(dim=1).cpu().numpy()  # (N,)
         action = np.where(explore, action, greedy)  # (N,)
@@ -227,7 +226,7 @@ def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, dev
 
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -259,10 +258,9 @@ def train(args: Args, state: dict | None = None) -> float:
         run.log_episodes(step, reward, ended)
 
         # store
-        last = step >= args.total_timesteps
-        at_checkpoint = last or due(step, args.num_envs, args.checkpoint_frequency) > 0
+        saving = step >= args.total_timesteps or due(step, args.num_envs, args.checkpoint_frequency) > 0
         reward = np.sign(reward) if clip_reward else reward
-        buffer.add(obs, action, reward, terminated, truncated | at_checkpoint, next_obs)
+        buffer.add(obs, action, reward, terminated, truncated | saving, next_obs)
         obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
 
         # learn
@@ -278,7 +276,7 @@ def train(args: Args, state: dict | None = None) -> float:
             target_net.load_state_dict(q_net.state_dict())
 
         # save
-        if at_checkpoint:
+        if saving:
             obs = run.checkpoint(step, envs, eval_policy)
     envs.close()
     return run.finish(step, {"q_net": q_net}, eval_policy)
@@ -410,19 +408,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -431,7 +428,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -440,7 +437,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -504,6 +501,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

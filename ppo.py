@@ -17,30 +17,33 @@ Adds: to a2c.py the reuse of a rollout (epochs, minibatches, the clipped ratio) 
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
 Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_loss; Eqs. (11), (12) -> gae;
-    bootstrap at a time limit and at the end of a rollout -> next_values; theta_old, normalised advantages,
-    --anneal-lr and --norm-reward -> train; --norm-obs -> RunningNorm; Gumbel trick -> Categorical.sample
+    bootstrap at time limits, rollout ends -> next_values; theta_old, --anneal-lr, --norm-reward -> train;
+    --norm-obs -> RunningNorm; --norm-adv -> normalise; Gumbel trick -> Categorical; processes -> join, gather
 Departs:
     Advantages are normalised in each minibatch (--norm-adv). The gradient's norm is clipped.
     The value loss has a factor of 1/2, and can be clipped like the ratio (--clip-vloss).
     The learning rate falls to 0 (--anneal-lr) and eps stays. On Atari the paper lets both fall.
-    At a time limit the target bootstraps. Only a terminal state ends the return.
+    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
     Observations and rewards can be normalised. Weights are orthogonal at first. Adam has eps 1e-5.
     Frames get the network of Mnih et al. 2015. Defaults are for CartPole.
 Run:
     python ppo.py
+    torchrun --nproc-per-node 2 ppo.py  # they share the environments; the first logs its own episodes
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
         --norm-obs --norm-reward
     python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \
-        --gae-lambda 0.95 --num-minibatches 32 --learning-rate 3e-4 --norm-obs --norm-reward
+        --gae-lambda 0.95 --num-minibatches 32 --learning-rate 3e-4 --norm-obs --norm-reward \
+        --checkpoint-frequency 100000
 """
+import atexit
 import math
 import os
 import random
 import sys
 import time
 import zipfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -52,7 +55,7 @@ import tyro
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, RecordVideo
-from torch import nn
+from torch import distributed, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -71,8 +74,8 @@ class Args:
     num_minibatches: int = 2  # parts of a shuffled rollout, an update each
     update_epochs: int = 10  # passes over a rollout
     gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
-    clip_coef: float = 0.2  # eps, beyond which a ratio gains nothing more
-    clip_vloss: bool = False  # keep V within eps of what it was, too
+    clip_coef: float = 0.2  # eps: ratios below 1 - eps or above 1 + eps gain nothing more
+    clip_vloss: bool = False  # clip the change of V to eps in the value loss, too
     norm_adv: bool = True  # normalise the advantages of a minibatch
     target_kl: float = 0.0  # end the epochs once the last minibatch's KL divergence is above it (0: never)
     anneal_lr: bool = True  # the learning rate falls linearly to 0
@@ -87,7 +90,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
     eval_episodes: int = 10  # episodes of the final evaluation
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -213,7 +216,7 @@ class Critic(nn.Module):
 
 
 class RunningNorm(nn.Module):
-    """x minus the mean and over the deviation of what `update` has seen, clipped to [-10, 10]."""
+    """x minus the mean, divided by the deviation, of all that `update` has seen; clipped to [-10, 10]."""
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
@@ -296,9 +299,7 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     value_loss = 0.5 * error.mean()  # ()
     bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
     loss = policy_loss + vf_coef * value_loss - bonus  # ()
-    with torch.no_grad():
-        approx_kl = (ratio - 1 - log_ratio).mean()  # ()
-        clipfrac = (ratio != clipped).float().mean()  # ()
+    approx_kl, clipfrac = (ratio - 1 - log_ratio).detach().mean(), (ratio != clipped).float().mean()  # ()
     return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(),
                   "entropy": entropy.detach().mean(), "approx_kl": approx_kl, "clipfrac": clipfrac}
 
@@ -314,17 +315,66 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
     """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
     if not isinstance(space, Box):
         return action
-    action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
+def gather(x: torch.Tensor, world: int) -> torch.Tensor:
+    """The rows of x (B, ...) in all processes, (world * B, ...)."""
+    if world == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world)]  # (B, ...) each
+    distributed.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def normalise(x: torch.Tensor, world: int) -> torch.Tensor:
+    """x (B,) minus the mean and over the deviation that it has in all processes."""
+    whole = gather(x, world)  # (world * B,)
+    return (x - whole.mean()) / (whole.std() + 1e-8)
+
+
+def average(tensors: list[torch.Tensor], world: int) -> None:
+    """Set each tensor to its mean over the processes. One message holds all tensors."""
+    if world > 1:
+        flat = nn.utils.parameters_to_vector(tensors)
+        distributed.all_reduce(flat)  # the sum
+        nn.utils.vector_to_parameters(flat / world, tensors)
+
+
+def join(args: Args) -> tuple[int, int, VectorEnv, str]:
+    """Join the processes that torchrun started, which share the environments. Return this one's rank, their
+    number, its environments and its device. Until run.checkpoint they all have the same seed."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and args.num_envs % world:
+        sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
+    envs, device = set_up(replace(args, num_envs=args.num_envs // world) if world > 1 else args)
+    check(args, envs)
+    device = f"cuda:{os.environ['LOCAL_RANK']}" if world > 1 and device == "cuda" else device
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if "cuda" in device else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return rank, world, envs, device
+
+
+def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
+    """The Run of the first process. Those of the others write nothing; their seeds are above 10**9."""
+    if rank == 0:
+        return Run(args, state, parts)
+    run = Run.__new__(Run)  # without __init__, which makes a folder
+    run.args = replace(args, seed=args.seed + rank * (10**9 + 1), capture_video=False)
+    run.parts, run.first_step, run.bar = parts, state.get("step", 0), tqdm(disable=True)
+    run.save = run.log_episodes = run.log_losses = run.finish = lambda *args, **losses: math.nan
+    for name in parts.keys() & state.keys():
+        parts[name].load_state_dict(state[name])
+    return run
+
+
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
-    envs, device = set_up(args)
-    check(args, envs)
+    rank, world, envs, device = join(args)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
     net = ActorCritic(obs_shape, space, args.norm_obs).to(device)
 
@@ -334,20 +384,20 @@ def train(args: Args, state: dict | None = None) -> float:
     if args.evaluate:
         net.load_state_dict(state["net"])
         envs.close()
-        return evaluate(args, eval_policy)
+        return evaluate(args, eval_policy) if rank == 0 else math.nan
     params = list(net.parameters())
     # changed from a2c.py: Adam, as in the paper
-    optimizer = torch.optim.Adam(params, eps=args.adam_eps, fused=True)
+    optimizer = torch.optim.Adam(params, fused=True)
     reward_norm = RunningNorm(()).to(device)
-    run = Run(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm})
-    # changed from a2c.py: the constants of Adam never change
+    run = start(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm}, rank)
+    # changed from a2c.py: Adam's constants are set in the loop
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step, taken = run.first_step, args.num_steps * args.num_envs  # taken: transitions of a rollout
-    obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
+    obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     while step < args.total_timesteps:
         # changed from a2c.py: the learning rate falls
-        left = 1 - step / args.total_timesteps if args.anneal_lr else 1
-        optimizer.param_groups[0]["lr"] = args.learning_rate * left
+        lr = args.learning_rate * (1 - step / args.total_timesteps if args.anneal_lr else 1)
+        optimizer.param_groups[0].update(lr=lr, eps=args.adam_eps)  # not the checkpoint's
         rows = []
         for _ in range(args.num_steps):
             # act
@@ -370,39 +420,40 @@ def train(args: Args, state: dict | None = None) -> float:
         # learn
         reward = batch.reward
         if args.norm_reward:
-            reward_norm.update(batch.reward_sum.flatten())
+            reward_norm.update(gather(batch.reward_sum.flatten(), world))
             reward = (reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)  # (T, N)
         # changed from a2c.py: epochs of minibatches, against the old policy
-        obs_b, action_b = batch.obs.flatten(0, 1), batch.action.flatten(0, 1)  # (B, ...), B = T * N
         with torch.no_grad():
-            dist, value = net(obs_b)  # of theta_old
-            old_logp, old_value = dist.log_prob(action_b), value.view_as(reward)  # (B,), (T, N)
+            dist, value = net(batch.obs.flatten(0, 1))  # of theta_old; value (B,), B = T * N
+            old_logp, old_value = dist.log_prob(batch.action.flatten(0, 1)), value.view_as(reward)
         adv, ret = gae(reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
                        batch.truncated, args.gamma, args.gae_lambda)
-        data = obs_b, action_b, old_logp, adv.flatten(), value, ret.flatten()  # (B, ...) each
+        data = [*(x.flatten(0, 1) for x in (batch.obs, batch.action, adv, ret)), old_logp, value]  # (B, ...)
         for _ in range(args.update_epochs):
-            for index in torch.randperm(taken).to(device).chunk(args.num_minibatches):
-                obs_m, action_m, old_logp_m, adv_m, old_value_m, ret_m = (x[index] for x in data)
-                adv_m = (adv_m - adv_m.mean()) / (adv_m.std() + 1e-8) if args.norm_adv else adv_m
+            for index in torch.randperm(taken // world).to(device).chunk(args.num_minibatches):
+                obs_m, action_m, adv_m, ret_m, old_logp_m, old_value_m = (x[index] for x in data)
+                adv_m = normalise(adv_m, world) if args.norm_adv else adv_m
                 dist, value = net(obs_m)
                 loss, info = ppo_loss(dist.log_prob(action_m), old_logp_m, adv_m, value, old_value_m, ret_m,
                                       dist.entropy(), args.clip_coef, args.vf_coef, args.ent_coef,
                                       args.clip_vloss)
                 optimizer.zero_grad()
                 loss.backward()
+                average([p.grad for p in params], world)
                 if args.max_grad_norm:
                     nn.utils.clip_grad_norm_(params, args.max_grad_norm)
                 optimizer.step()
-            if args.target_kl and info["approx_kl"] > args.target_kl:
+            if args.target_kl and gather(info["approx_kl"].view(1), world).mean() > args.target_kl:
                 break
         if args.norm_obs:  # only now, so that this update was of the policy that acted
-            net.norm.update(batch.obs.flatten(0, 1))
+            net.norm.update(gather(batch.obs.flatten(0, 1), world))
+        run.bar.update(taken - taken // world)  # by the other processes
         # changed from a2c.py: the learning rate falls
-        run.log_losses(step, learning_rate=args.learning_rate * left, **info)
+        run.log_losses(step, learning_rate=lr, **info)
 
         # save
         if step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency):
-            obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(args.num_envs)
+            obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     envs.close()
     return run.finish(step, {"net": net}, eval_policy)
 
@@ -418,10 +469,10 @@ def check(args: Args, envs: VectorEnv) -> None:
     if frames and args.norm_obs:
         sys.exit("--norm-obs is for vectors; the network scales frames itself")
     # changed from a2c.py: minibatches
-    size, rest = divmod(args.num_envs * args.num_steps, args.num_minibatches)
+    size, rest = divmod(envs.num_envs * args.num_steps, args.num_minibatches)
     if rest or size < 1 + args.norm_adv:
-        sys.exit("--num-minibatches must divide num-envs * num-steps into equal parts, of at least two"
-                 " transitions with --norm-adv")
+        sys.exit("--num-minibatches must divide num-envs * num-steps (of each process) into equal parts,"
+                 " of at least two transitions with --norm-adv")
 
 
 # The rest is the same in all ten scripts: environments, evaluation, films, logs, checkpoints, arguments.
@@ -532,19 +583,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -553,7 +603,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -562,7 +612,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -626,6 +676,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

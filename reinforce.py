@@ -8,19 +8,19 @@
 Paper: Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
     Machine Learning 8:229-256, 1992. Rewards-to-go: Sutton et al., "Policy Gradient Methods for Reinforcement
     Learning with Function Approximation", NIPS 12, 1057-1063, 2000, section 1.
-Adds: nothing. It is the parent of vpg.py, which is the parent of a2c.py, which is that of ppo.py.
+Adds: nothing. It is the first of a chain: reinforce.py -> vpg.py -> a2c.py -> ppo.py.
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
     --reduction mean: the mean over t instead of the sum. Each step of a short episode then weighs more, and
-        the gradient shrinks as episodes grow. Adam hides a constant factor but not that change, SGD neither.
+        the gradient shrinks as episodes grow. Adam hides a constant factor but not this one; SGD hides none.
 
 Where: Sutton's return R_t, here G_t (rewards-to-go) -> discounted_returns; Williams's Eq. (11), with G_t for
     the whole reward -> reinforce_loss; whole episodes, as many from each environment -> collect;
     --reduction, mean over episodes -> train; Gumbel trick -> Categorical.sample
 Departs:
     Williams weighs an action by all rewards of its episode. Here only rewards after it count, discounted.
-    No gamma^t stands before a term, as is usual in practice. There is no baseline.
+    No term has the factor gamma^t, as is usual in practice. There is no baseline.
     A batch of episodes makes one optimizer step. Adam replaces plain gradient ascent (--optimizer sgd).
     A time limit ends the sum like a terminal state, so the last steps before it look worse than they are.
     Networks are MLPs of 64 and 64 tanh units, or that of Mnih et al. 2015. Weights are orthogonal at first.
@@ -58,7 +58,7 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    learning_rate: float = 1e-2  # of the policy's optimizer
+    learning_rate: float = 5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
@@ -69,7 +69,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
     eval_episodes: int = 10  # episodes of the final evaluation
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, after a batch (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -204,16 +204,15 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
     """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
     if not isinstance(space, Box):
         return action
-    action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
 def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: str) -> list[Episode]:
-    """Play new episodes, and return the first ones of each environment, in the order in which they end.
+    """Play `episodes_per_env` new episodes in each environment; return them in the order in which they end.
 
-    An environment that has played its own goes on, uncounted, until all have. Taking whichever episodes end
-    first would favour short ones.
+    An environment that has finished its own plays on, uncounted, until the others have. Taking whichever
+    episodes end first would favour short ones.
     """
     obs, _ = envs.reset()
     left, steps, episodes, count = np.full(envs.num_envs, episodes_per_env), [[] for _ in obs], [], 0
@@ -234,7 +233,7 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
 
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -258,8 +257,7 @@ def train(args: Args, state: dict | None = None) -> float:
     while step < args.total_timesteps:
         # act, step, store
         episodes = collect(envs, policy, args.episodes_per_env, device)
-        for episode in episodes:
-            run.episodes.append((step + episode.end, episode.reward.sum().item(), len(episode.reward)))
+        run.episodes += [(step + e.end, e.reward.sum().item(), len(e.reward)) for e in episodes]
         taken = episodes[-1].end  # this one ended last
         step += taken
         run.bar.update(taken)
@@ -404,19 +402,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -425,7 +422,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -434,7 +431,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -498,6 +495,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

@@ -16,8 +16,8 @@ Adds: nothing. It is a root of its own, with the plumbing of dqn.py.
 
 Where: Algorithm 1 -> train; J_Q -> critic_loss and its target y -> soft_target; J_pi, Eqs. (7), (9) ->
     policy_loss; J_alpha -> temperature_loss; a, Eq. (8), and log pi under tanh, Eq. (26) -> squash;
-    noise -> Policy.sample; minimum of two critics (Sec. 6, unnumbered) -> soft_target, policy_loss; both in
-    one network -> Critic; Polyak averaging -> polyak_update; replay memory D -> ReplayBuffer; random warm-up,
+    noise -> Policy.sample; minimum of two critics (Sec. 6, unnumbered) -> soft_target, policy_loss; the two
+    critics -> Critic; Polyak averaging -> polyak_update; replay memory D -> ReplayBuffer; random warm-up,
     critic frozen while the policy learns (backward) -> train; scaling of actions to the bounds -> to_env
 Departs:
     Before learning-starts the actions are uniformly random.
@@ -25,7 +25,7 @@ Departs:
     Adam steps log alpha, which starts at log 0.2.
     A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
     Networks and replay memory see actions in [-1, 1]: log pi has no term for the environment's bounds.
-    Evaluation takes the mean action, tanh(mu).
+    Evaluation is without noise: it acts by tanh(mu).
     The budget is for Pendulum. The other defaults are those of the paper's Table 1, where it has them.
 Run:
     python sac.py
@@ -74,8 +74,8 @@ class Args:
     alpha: float = 0.2  # the temperature, or with autotune the first one
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cpu, as the networks are small
     num_threads: int = 0  # threads of torch (0: one)
-    eval_episodes: int = 10  # episodes of the final evaluation, by the mean action
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    eval_episodes: int = 10  # episodes of the final evaluation, with tanh(mu) as the action
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -187,7 +187,7 @@ def squash(mean: torch.Tensor, log_std: torch.Tensor,
 
 def soft_target(reward: torch.Tensor, terminated: torch.Tensor, next_q: torch.Tensor,
                 next_logp: torch.Tensor, alpha: torch.Tensor | float, gamma: float) -> torch.Tensor:
-    """y (B,), the target in Eq. (5), from next_q (2, B) of the target critic; the others are (B,)."""
+    """y (B,), Eq. (5), from next_q (2, B) of the target critic and (B,) reward, terminated, next_logp."""
     next_value = next_q.amin(dim=0) - alpha * next_logp  # (B,), Eq. (3)
     return reward + gamma * (1 - terminated) * next_value
 
@@ -223,9 +223,7 @@ def act(policy: nn.Module, obs: np.ndarray, device: str, greedy: bool = False) -
 
 
 def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
-    """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
-    if not isinstance(space, Box):
-        return action
+    """Actions scaled from [-1, 1] to the bounds and clipped there."""
     action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
@@ -233,7 +231,7 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -427,19 +425,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -448,7 +445,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -457,7 +454,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -521,6 +518,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

@@ -7,8 +7,8 @@
 
 Paper: Sutton, McAllester, Singh and Mansour, "Policy Gradient Methods for Reinforcement Learning with
     Function Approximation", NIPS 12, 1057-1063, 2000. The baseline itself is Williams's (1992).
-Adds: to reinforce.py a baseline and an entropy bonus. A baseline depends on the state alone, so it leaves the
-    expected gradient as it is and lowers its variance.
+Adds: to reinforce.py a baseline and an entropy bonus. A baseline that depends on the state alone leaves the
+    expected gradient as it is, and a good one lowers its variance.
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
@@ -22,7 +22,7 @@ Departs:
     The entropy bonus is not Sutton's but that of Mnih et al. 2016, section 4.
     No GAE and no normalised advantages, which other programs add under this name.
     A time limit ends the sum like a terminal state, so the last steps before it look worse than they are.
-    No gamma^t stands before a term. A batch of episodes makes one step of the policy's optimizer.
+    No term has the factor gamma^t. A batch of episodes makes one step of the policy's optimizer.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
 Run:
     python vpg.py
@@ -57,7 +57,7 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    learning_rate: float = 1e-2  # of the policy's optimizer
+    learning_rate: float = 5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
@@ -73,7 +73,7 @@ class Args:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
     eval_episodes: int = 10  # episodes of the final evaluation
-    checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: none)
+    checkpoint_frequency: int = 10_000  # transitions between checkpoints, after a batch (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
@@ -240,16 +240,15 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
     """Actions of a Box, scaled from [-1, 1] to its bounds and clipped there. Others stay as they are."""
     if not isinstance(space, Box):
         return action
-    action = action.reshape(-1, *space.shape)
     scaled = (1 - action) / 2 * space.low + (1 + action) / 2 * space.high
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
 def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: str) -> list[Episode]:
-    """Play new episodes, and return the first ones of each environment, in the order in which they end.
+    """Play `episodes_per_env` new episodes in each environment; return them in the order in which they end.
 
-    An environment that has played its own goes on, uncounted, until all have. Taking whichever episodes end
-    first would favour short ones.
+    An environment that has finished its own plays on, uncounted, until the others have. Taking whichever
+    episodes end first would favour short ones.
     """
     obs, _ = envs.reset()
     left, steps, episodes, count = np.full(envs.num_envs, episodes_per_env), [[] for _ in obs], [], 0
@@ -270,7 +269,7 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
 
 def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    Of the process this changes torch's threads, flush_denormal and the global seeds, and nothing else."""
+    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -300,21 +299,18 @@ def train(args: Args, state: dict | None = None) -> float:
     while step < args.total_timesteps:
         # act, step, store
         episodes = collect(envs, policy, args.episodes_per_env, device)
-        for episode in episodes:
-            run.episodes.append((step + episode.end, episode.reward.sum().item(), len(episode.reward)))
+        run.episodes += [(step + e.end, e.reward.sum().item(), len(e.reward)) for e in episodes]
         taken = episodes[-1].end  # this one ended last
         step += taken
         run.bar.update(taken)
 
         # learn
-        # changed from reinforce.py: the loss has an entropy bonus; the returns are kept to fit the baseline
+        # changed from reinforce.py: an entropy bonus, and returns to fit the baseline
         policy_loss, entropy_sum, fit_loss, rets = 0.0, 0.0, 0.0, []
         optimizer.zero_grad()
         for episode in episodes:
             ret = discounted_returns(episode.reward.sign() if clip_reward else episode.reward, args.gamma)
             weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)
-            # changed from reinforce.py: the baseline
-            rets.append(ret)
             # in parts, so that memory does not grow with the length of an episode of frames
             parts = (x.split(512) for x in (episode.obs, episode.action, ret))
             for obs, action, ret_p in zip(*parts, strict=True):
@@ -326,8 +322,9 @@ def train(args: Args, state: dict | None = None) -> float:
                 loss = weight * vpg_loss(dist.log_prob(action), ret_p, baseline, entropy, args.ent_coef)
                 loss.backward()
                 policy_loss += loss.detach()
-                # changed from reinforce.py: the entropy is logged
+                # changed from reinforce.py: the entropy is logged; the returns are kept for the fit
                 entropy_sum += entropy.detach().sum()
+            rets.append(ret)
         optimizer.step()
 
         # fit, only after the policy's step: a V that knows these G_t would shrink G_t - V
@@ -471,19 +468,18 @@ class Run:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state[name])
-        env_id, script = args.env_id.replace("/", "-").replace(":", "-"), Path(__file__).stem
-        name = f"{env_id}__{script}__{args.seed}__{self.began:.6f}"
-        self.folder = Path(args.resume).parent if args.resume else Path("runs", name)
+        name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
+        self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
                         mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
-        self.episodes, self.recent = [], []  # what TensorBoard does not have yet, and the last 100 returns
+        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Count a step of all environments; note each episode that ends in it at a transition of its own."""
+        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
         self.bar.update(len(reward))
         self.returns += reward
         self.lengths += 1
@@ -492,7 +488,7 @@ class Run:
             self.returns[i] = self.lengths[i] = 0
 
     def write_episodes(self) -> None:
-        """Write the noted ones to TensorBoard, many at a time as each wakes a thread, and their mean."""
+        """Write the noted episodes to TensorBoard, all at once, and the mean of the last 100 to the bar."""
         for step, episode_return, length in self.episodes:
             self.writer.add_scalar("charts/episodic_return", episode_return, step)
             self.writer.add_scalar("charts/episodic_length", length, step)
@@ -501,7 +497,7 @@ class Run:
         self.episodes = []
 
     def log_losses(self, step: int, **losses) -> None:
-        """Log them if they are the first since a multiple of 1,000 transitions."""
+        """Log the first losses after each multiple of 1,000 transitions."""
         if step // 1000 > self.logged // 1000:
             self.logged = step
             self.write_episodes()
@@ -565,6 +561,5 @@ def load(args: Args) -> dict:
 
 
 if __name__ == "__main__":
-    cli = tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n "))  # tyro joins unindented lines
-    checkpoint = load(cli)
-    train(tyro.cli(Args, default=Args(**checkpoint["args"])) if checkpoint else cli, checkpoint)
+    checkpoint = load(tyro.cli(Args, description=(__doc__ or "").replace("\n", "\n ")))  # or tyro joins lines
+    train(tyro.cli(Args, default=Args(**checkpoint.get("args", {}))), checkpoint)

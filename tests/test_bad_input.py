@@ -8,6 +8,7 @@ import pickle
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -229,6 +230,22 @@ def test_nan_stops_the_run_and_spares_the_checkpoint(script, tmp_path):
     assert 400 <= state["step"] < 700
     assert [step for step, _ in events(folder)["charts/episodic_return"] if 650 <= step < 700]
     assert sorted(path.suffix for path in folder.iterdir() if "events" not in path.name) == [".pt"]
+
+
+def test_infinity_is_not_saved(tmp_path):
+    """Nor NaN, however deep; the file that was there stays. Whole numbers are not looked at."""
+    module, x = load("dqn"), torch.zeros(2)
+    part = SimpleNamespace(state_dict=lambda: {"count": torch.tensor(3), "state": {0: {"x": x}}})
+    with as_it_was(tmp_path):
+        run = module.Run(module.Args(), {}, {})
+        run.save("checkpoint.pt", 1, {"part": part})
+        for value in np.inf, -np.inf, np.nan:
+            x[1] = value
+            with pytest.raises(SystemExit, match="NaN or infinity at step 2: stopped"):
+                run.save("checkpoint.pt", 2, {"part": part})
+        run.bar.close()
+        run.writer.close()
+    assert checkpoint(run_folder(tmp_path) / "checkpoint.pt")["step"] == 1
 
 
 # ---- files

@@ -358,23 +358,25 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", GOOD)
 def test_checker_passes(case):
     assert faults(GOOD[case], PARENT_TEXT, "dqn") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD)
 def test_checker_catches(case):
     assert BAD[case] != PARENT_TEXT
     assert faults(BAD[case], PARENT_TEXT, "dqn")
 
 
-@pytest.mark.parametrize("block", blocks(TEXT["dqn"]))
-def test_checker_catches_any_changed_block_of_dqn(block):
+def test_checker_catches_any_changed_block_of_dqn():
     assert faults(TEXT["dqn"], TEXT["dqn"], "dqn") == []
-    rows = TEXT["dqn"].splitlines()
-    rows[blocks(TEXT["dqn"])[block][1] - 1] += "  # changed"
-    assert len(faults("\n".join(rows), TEXT["dqn"], "dqn")) == 1
+    for block, (_, stop) in blocks(TEXT["dqn"]).items():
+        rows = TEXT["dqn"].splitlines()
+        rows[stop - 1] += "  # changed"
+        assert len(faults("\n".join(rows), TEXT["dqn"], "dqn")) == 1, block
 
 
 def test_checkers_of_length_order_and_purity_catch():
@@ -412,4 +414,5 @@ def test_every_argument_is_used(name):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_number_of_names(name):
-    assert len(blocks(TEXT[name])) <= (18 if name in VALUE and name != "noisy_dqn" else 25)
+    most = 18 if name in VALUE and name != "noisy_dqn" else 30 if name in ("a2c", "ppo") else 25
+    assert len(blocks(TEXT[name])) <= most  # a2c and ppo have four more for several processes

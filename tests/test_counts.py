@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from common import EPISODIC, POLICY, REPLAY, VALUE, checkpoint, events, load, train
+from common import EPISODIC, POLICY, REPLAY, VALUE, all_of, checkpoint, events, load, train
 
 dqn, per_dqn, ppo, sac = (load(script) for script in ("dqn", "per_dqn", "ppo", "sac"))
 MANY = [1, 4, 8]
@@ -44,7 +44,7 @@ def test_due():
     assert dqn.due(100, 1, 0) == 0 and dqn.due(8, 8, 2) == 4
 
 
-@pytest.mark.parametrize("script", REPLAY)
+@pytest.mark.parametrize("script", all_of(REPLAY))
 def test_updates_and_copies(script, tmp_path, monkeypatch):
     """800 transitions, an update for every fourth after the 200th: 150, each in the vector step that reaches
     its transition; so are the copies to the target network of a value file."""
@@ -204,7 +204,7 @@ def test_gradients_count_once(tmp_path, monkeypatch):
 
 # ---- rewards
 
-@pytest.mark.parametrize("script", VALUE + POLICY)
+@pytest.mark.parametrize("script", [*all_of(VALUE), "reinforce", *all_of(POLICY[1:])])
 def test_learner_sees_clipped_rewards(script, tmp_path, monkeypatch):
     """Their sign, with frames if not told otherwise. What is logged is what the game says: 5 times 3 of
     Limit, multiples of 3 of the frames."""

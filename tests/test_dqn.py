@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from common import VALUE, checkpoint, load, train
+from common import VALUE, all_of, checkpoint, load, train
 from torch import nn
 
 dqn = load("dqn")
@@ -83,7 +83,7 @@ def test_linear_schedule():
     assert dqn.linear_schedule(1.0, 0.05, 0, 1) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("script", VALUE)
+@pytest.mark.parametrize("script", all_of(VALUE))
 def test_target_network_is_a_copy_made_on_time(script, tmp_path, monkeypatch):
     """Bit-equal to the online network right after a sync, unchanged between syncs, and the online network
     learns in every update."""

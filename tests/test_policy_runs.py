@@ -30,6 +30,14 @@ def watch(monkeypatch, module, name, before):
     monkeypatch.setattr(module, name, watched)
 
 
+@pytest.fixture(autouse=True)
+def bounded(monkeypatch):
+    """A batch that never ends fails, and does not hang: no test here needs 20,000 vector steps."""
+    acts = itertools.count()
+    for module in reinforce, vpg:
+        watch(monkeypatch, module, "act", lambda *_, **__: next(acts) < 20_000 or pytest.fail("no end"))
+
+
 def keep_made(monkeypatch, module, name):
     """The list of instances of module.name that will be made."""
     kind, made = getattr(module, name), []

@@ -3,7 +3,7 @@ from one episode to the next, no end where a time limit was."""
 import gymnasium as gym
 import pytest
 import torch
-from common import EPISODIC, POLICY, VALUE, checkpoint, differences, load, probe, train
+from common import EPISODIC, POLICY, VALUE, all_of, checkpoint, differences, load, probe, train
 
 slow = pytest.mark.slow
 SETTINGS = {"total_timesteps": 2500, "learning_starts": 50, "train_frequency": 1, "batch_size": 32,
@@ -225,7 +225,7 @@ def test_no_pair_of_a_rollout_goes_from_one_episode_to_the_next(script, num_envs
         assert torch.equal(part.obs[1:][going], part.next_obs[:-1][going])
 
 
-@pytest.mark.parametrize("script", ["sac", *POLICY])
+@pytest.mark.parametrize("script", all_of(["sac", *POLICY]))
 def test_learning_does_not_depend_on_the_bounds(script, tmp_path):
     """Two torques in [-1, 1], or with other bounds, in float64 and with sac in rows and columns: the same
     bits, so all that is learned, and the entropy and its target, are of the action in [-1, 1]."""

@@ -187,7 +187,7 @@ def test_typed_flags_win(script, tmp_path):
     left = 1 - (after["step"] - 32) / 480 if script == "ppo" else 1  # at the last rollout of 2 * 16
     assert len(groups) == (3 if script == "sac" else 1)
     assert [group["lr"] for group in groups] == [pytest.approx(0.002 * left, rel=1e-9)] * len(groups)
-    if script == "dqn":
+    if "adam_eps" in typed:
         assert groups[0]["eps"] == 0.25
     assert run_folder(tmp_path) == path.parent and 480 <= after["step"] < 520
     for name in "checkpoint.pt", "model.pt":  # whose arguments have a --resume now

@@ -385,15 +385,18 @@ def test_due_counts_multiples():
 
 @pytest.mark.parametrize("script", KINDS)
 def test_the_end_of_a_run(script, tmp_path, monkeypatch):
-    """The model is there before the evaluation, which Ctrl-C may end; events are, before a checkpoint is."""
+    """The model is there before the evaluation, which Ctrl-C may end; events are, before a checkpoint is; and
+    what has a file's name is on the disk."""
     module, seen, order = load(script), [], []
     spy(monkeypatch, module, "evaluate", lambda *_: seen.append(len(list(tmp_path.glob("runs/*/model.pt")))))
     spy(monkeypatch, SummaryWriter, "flush", lambda self: order.append("events"))
+    spy(monkeypatch, os, "fsync", lambda file: order.append("disk"))
     spy(monkeypatch, os, "replace", lambda old, new: order.append(new.name))
     train(module, tmp_path, **fields(script))
     assert seen == [1]
-    assert order[:2] == ["events", "checkpoint.pt"] and order.count("checkpoint.pt") == 2
-    assert [order[i - 1] for i, name in enumerate(order) if name != "events"] == ["events"] * 3
+    assert order[:3] == ["events", "disk", "checkpoint.pt"] and order.count("checkpoint.pt") == 2
+    before = [order[i - 2:i] for i, name in enumerate(order) if name.endswith(".pt")]
+    assert before == [["events", "disk"]] * 3
 
 
 # ---- where flags go

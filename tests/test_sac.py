@@ -162,6 +162,15 @@ def test_alpha_is_learned_or_fixed(tmp_path, monkeypatch):
     assert seen[149] == pytest.approx(0.4 * math.exp(-steps), abs=0.005)
 
 
+@pytest.mark.parametrize("env_id, size", [("Pendulum-v1", 1), ("probes:Asymmetric-v0", 2)])
+def test_target_entropy(env_id, size, tmp_path, monkeypatch):
+    """Minus the number of actions."""
+    seen = set()
+    watch(monkeypatch, lambda name, _, args: seen.add(args[2]) if name == "temperature_loss" else None)
+    train(sac, tmp_path, env_id=env_id, **SMALL)
+    assert seen == {-size}
+
+
 def test_an_alpha_of_0_is_plain(tmp_path, monkeypatch):
     """With --no-autotune: no entropy in targets and policy loss. Targets are the rewards' alone."""
     seen = []
