@@ -276,7 +276,8 @@ def train(args: Args, state: dict | None = None) -> float:
         # act
         # changed from dqn.py: new noise instead of epsilon
         q_net.draw_noise()
-        action = act(q_net, obs, 0, num_actions, device)
+        with torch.inference_mode():
+            action = q_net(torch.from_numpy(obs).to(device)).argmax(dim=1).cpu().numpy()  # (N,)
 
         # step
         next_obs, reward, terminated, truncated, _ = envs.step(action)

@@ -160,9 +160,9 @@ class ReplayBuffer:
         return Batch(*(ring[slots].to(device) for ring in self.data))
 
     def state_dict(self) -> dict:
-        """The filled slots as tensors that share the memory of the ring."""
+        """The filled slots, in the ring's memory; by way of NumPy, or torch.save would write all slots."""
         return {"count": self.count, "size": self.size} | {
-            name: ring[:self.count] for name, ring in self.data._asdict().items()}
+            name: torch.from_numpy(ring.numpy()[:self.count]) for name, ring in self.data._asdict().items()}
 
     def load_state_dict(self, state: dict) -> None:
         if state["size"] != self.size:

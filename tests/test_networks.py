@@ -476,24 +476,24 @@ def test_the_target_network_keeps_its_own_noise():
 def test_noise_is_new_for_every_action_and_update(tmp_path, monkeypatch):
     """In both networks at each update, syncs between them or not; and none in evaluation. The environments
     get the actions of the noisy network and no others, in the warm-up neither."""
-    td_loss, act, add = noisy_dqn.td_loss, noisy_dqn.act, noisy_dqn.ReplayBuffer.add
+    td_loss, forward, add = noisy_dqn.td_loss, noisy_dqn.QNetwork.forward, noisy_dqn.ReplayBuffer.add
     seen, noisy, chosen, stored = [], [], [], []
 
     def watched_td_loss(batch, q_net, target_net):
         seen.extend(zip(noise_of(q_net), noise_of(target_net), strict=True))
         return td_loss(batch, q_net, target_net)
 
-    def watched_act(q_net, obs, *rest):
-        noisy.append(any(any(bits) for bits in noise_of(q_net)))
-        if noisy[-1]:
-            seen.append(noise_of(q_net))
-        action = act(q_net, obs, *rest)
-        assert np.array_equal(action, q_net(torch.from_numpy(obs)).argmax(1).numpy())
-        chosen.append(action)
-        return action
+    def watched_forward(q_net, obs):
+        q = forward(q_net, obs)
+        if torch.is_inference_mode_enabled():  # to act
+            noisy.append(any(any(bits) for bits in noise_of(q_net)))
+            if noisy[-1]:
+                seen.append(noise_of(q_net))
+            chosen.append(q.argmax(1).numpy())
+        return q
 
     monkeypatch.setattr(noisy_dqn, "td_loss", watched_td_loss)
-    monkeypatch.setattr(noisy_dqn, "act", watched_act)
+    monkeypatch.setattr(noisy_dqn.QNetwork, "forward", watched_forward)
     monkeypatch.setattr(noisy_dqn.ReplayBuffer, "add", lambda *args: stored.append(args[2]) or add(*args))
     train(noisy_dqn, tmp_path, total_timesteps=100, num_envs=2, learning_starts=20, train_frequency=1,
           target_network_frequency=7, batch_size=8, buffer_size=100, eval_episodes=1)

@@ -240,7 +240,10 @@ def test_a_restored_buffer_goes_on_alike(script, n_step, stack):
     """Filled in part or wrapped around: only filled slots are in the state, and everything after is equal."""
     for steps in 5, 107:
         buffer, game = filled(script, steps, 30, 2, n_step, stack=stack)
-        state = copy.deepcopy(buffer.state_dict())  # which shares memory
+        state = buffer.state_dict()
+        tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+        assert all(value.untyped_storage().nbytes() == value.nbytes for value in tensors)  # what is saved
+        state = copy.deepcopy(state)  # which shares memory
         assert all(isinstance(value, int | list | torch.Tensor) for value in state.values())
         assert len(state["obs"]) == min(2 * steps, buffer.size)
         assert buffer.size == 30 + (0 if script == "sac" else 2 * (n_step + stack - 1))
