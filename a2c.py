@@ -308,12 +308,13 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def average(tensors: list[torch.Tensor], world: int) -> None:
-    """Set each tensor to its mean over the processes. One message holds all tensors."""
+def average(params: list[nn.Parameter], world: int) -> None:
+    """Set each parameter's gradient to its mean over the processes. One message holds all."""
     if world > 1:
-        flat = nn.utils.parameters_to_vector(tensors)
+        grads = [param.grad for param in params]
+        flat = nn.utils.parameters_to_vector(grads)
         distributed.all_reduce(flat)  # the sum
-        nn.utils.vector_to_parameters(flat / world, tensors)
+        nn.utils.vector_to_parameters(flat / world, grads)
 
 
 def join(args: Args) -> tuple[int, int, VectorEnv, str]:
@@ -404,7 +405,7 @@ def train(args: Args, state: dict | None = None) -> float:
                               dist.entropy(), args.vf_coef, args.ent_coef)
         optimizer.zero_grad()
         loss.backward()
-        average([p.grad for p in params], world)
+        average(params, world)
         if args.max_grad_norm:
             nn.utils.clip_grad_norm_(params, args.max_grad_norm)
         optimizer.step()

@@ -299,7 +299,8 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     value_loss = 0.5 * error.mean()  # ()
     bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
     loss = policy_loss + vf_coef * value_loss - bonus  # ()
-    approx_kl, clipfrac = (ratio - 1 - log_ratio).detach().mean(), (ratio != clipped).float().mean()  # ()
+    with torch.no_grad():
+        approx_kl, clipfrac = (ratio - 1 - log_ratio).mean(), (ratio != clipped).float().mean()  # ()
     return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(),
                   "entropy": entropy.detach().mean(), "approx_kl": approx_kl, "clipfrac": clipfrac}
 
@@ -334,12 +335,13 @@ def normalise(x: torch.Tensor, world: int) -> torch.Tensor:
     return (x - whole.mean()) / (whole.std() + 1e-8)
 
 
-def average(tensors: list[torch.Tensor], world: int) -> None:
-    """Set each tensor to its mean over the processes. One message holds all tensors."""
+def average(params: list[nn.Parameter], world: int) -> None:
+    """Set each parameter's gradient to its mean over the processes. One message holds all."""
     if world > 1:
-        flat = nn.utils.parameters_to_vector(tensors)
+        grads = [param.grad for param in params]
+        flat = nn.utils.parameters_to_vector(grads)
         distributed.all_reduce(flat)  # the sum
-        nn.utils.vector_to_parameters(flat / world, tensors)
+        nn.utils.vector_to_parameters(flat / world, grads)
 
 
 def join(args: Args) -> tuple[int, int, VectorEnv, str]:
@@ -439,7 +441,7 @@ def train(args: Args, state: dict | None = None) -> float:
                                       args.clip_vloss)
                 optimizer.zero_grad()
                 loss.backward()
-                average([p.grad for p in params], world)
+                average(params, world)
                 if args.max_grad_norm:
                     nn.utils.clip_grad_norm_(params, args.max_grad_norm)
                 optimizer.step()

@@ -117,7 +117,7 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
     ("dueling_dqn", "self.streams(self.body(obs)).relu()", "self.streams(self.body(obs))",
      "the streams are linear", "test_networks.py -k no_level"),
     # ---- noisy_dqn.py
-    ("noisy_dqn", "q_net.draw_noise()\n        action", "pass\n        action",
+    ("noisy_dqn", "q_net.draw_noise()\n        with torch", "pass\n        with torch",
      "acting has the noise of the update before", "test_networks.py -k new_for_every_action"),
     ("noisy_dqn", "            target_net.draw_noise()", "            pass",
      "the target's noise is never drawn anew", "test_networks.py -k new_for_every_action"),
@@ -240,7 +240,7 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
      "minibatches are the same in every epoch", "test_policy_runs.py -k its_old_policy"),
     ("ppo", "> args.target_kl", "< args.target_kl",
      "epochs end while the policy is near", "test_policy_runs.py -k target_kl"),
-    ("ppo", "left = 1 - step / args.total_timesteps", "left = 1 - (step + taken) / args.total_timesteps",
+    ("ppo", "(1 - step / args.total_timesteps if", "(1 - (step + taken) / args.total_timesteps if",
      "the last rollout has a learning rate of 0", "test_counts.py -k learning_rate"),
     ("ppo", '"mean", torch.zeros(shape))', '"mean", torch.zeros(shape), persistent=False)',
      "statistics of observations are not saved", "test_networks.py -k restored_norm"),
