@@ -81,16 +81,19 @@ def draw(rows: list[dict], path: Path) -> None:
     for axis, patch in zip(axes.flat, there, strict=False):
         for side, color, label in ("", "#0072b2", "right"), (patch, "#d55e00", "wrong"):
             curve = [row for row in rows if row["patch"] == side and row["command"] == COMMANDS[patch]]
+            if not curve:
+                continue
             points = {}
             for row in curve:
                 points.setdefault(int(row["step"]), []).append(float(row["return"]))
             for seed in {row["seed"] for row in curve}:
                 own = [(int(row["step"]), float(row["return"])) for row in curve if row["seed"] == seed]
                 axis.plot(*zip(*own, strict=True), color=color, linewidth=0.5, alpha=0.5)
-            axis.plot(list(points), [sum(point) / len(point) for point in points.values()], color=color,
-                      linewidth=2, linestyle="--" if side else "-", label=label)
+            middle = sorted((step, sum(point) / len(point)) for step, point in points.items())
+            axis.plot(*zip(*middle, strict=True), color=color, linewidth=2, linestyle="--" if side else "-",
+                      label=label)
             last = {row["seed"]: float(row["evaluation"]) for row in curve}.values()
-            axis.plot([], [], " ", label=f"evaluation {sum(last) / len(last):.0f}" if last else "none")
+            axis.plot([], [], " ", label=f"evaluation {sum(last) / len(last):.0f}")
         axis.set_title(patch, fontsize=8, loc="left")
         axis.tick_params(labelsize=7)
         axis.legend(fontsize=6, frameon=False)
