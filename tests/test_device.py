@@ -71,7 +71,7 @@ def test_resumes_on_another_device(script, tmp_path):
     assert lines[0] == lines[1] != ""
 
 
-BAD = [("ppo", "torch.randperm(taken // world).to(device)", "torch.randperm(taken // world)", "and of others"),
+BAD = [("ppo", "(taken // world).to(device)", "(taken // world)", "and of others"),
        ("dqn", ".argmax(dim=1).cpu().numpy()", ".argmax(dim=1).numpy()", "numpy() of a tensor"),
        ("dqn", "np.float32(~running & self.terminated[slot])", "np.float64(~running & self.terminated[slot])",
         "float64 on the device")]

@@ -128,7 +128,7 @@ TWO_STEPS = {"reinforce": {"total_timesteps": 2400}, "vpg": {"total_timesteps": 
              "a2c": {"total_timesteps": 9000}, "ppo": {"total_timesteps": 3840}}
 CRITICS = [script for script in POLICY if script != "reinforce"]
 VALUES = {"Probe1": {0: 1}, "Probe2": {-1: -1, 1: 1}, "Probe3": {0: 0.99, 1: 1}}
-RIGHT = {"Probe4": {0: 1}, "Probe5": {-1: 0, 1: 1}, "Start5": {0: 1}, "TwoWheels": {0: [1, 1]}}  # actions
+RIGHT = {"Probe4": {0: 1}, "Probe5": {-1: 0, 1: 1}, "TwoWheels": {0: [1, 1]}}  # actions
 
 
 def learned(script, name, tmp_path, **fields):

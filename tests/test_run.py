@@ -589,7 +589,7 @@ def test_pong(script, tmp_path):
 
 
 def test_the_environments_of_the_tests_are_sound():
-    for name in "probes:Probe1", "probes:Probe6", "probes:Limit", "probes:Start5", "odd:Stacks", "odd:Info":
+    for name in "probes:Probe1", "probes:Probe6", "probes:Limit", "odd:Stacks", "odd:Info":
         env = gym.make(f"{name}-v0", disable_env_checker=True)
         env.reset(seed=0)
         for i in range(1, 20):
