@@ -300,7 +300,7 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def gather(x: torch.Tensor, world: int) -> torch.Tensor:
-    """The rows of x (B, ...) in all processes, (world * B, ...)."""
+    """The rows of x (B, ...) in all `world` processes, (world * B, ...)."""
     if world == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(world)]  # (B, ...) each

@@ -321,7 +321,7 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def gather(x: torch.Tensor, world: int) -> torch.Tensor:
-    """The rows of x (B, ...) in all processes, (world * B, ...)."""
+    """The rows of x (B, ...) in all `world` processes, (world * B, ...)."""
     if world == 1:
         return x
     parts = [torch.empty_like(x) for _ in range(world)]  # (B, ...) each
@@ -330,7 +330,7 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
 
 
 def normalise(x: torch.Tensor, world: int) -> torch.Tensor:
-    """x (B,) minus the mean and over the deviation that it has in all processes."""
+    """x (B,) minus the mean, divided by the deviation, that it has in all `world` processes together."""
     whole = gather(x, world)  # (world * B,)
     return (x - whole.mean()) / (whole.std() + 1e-8)
 
