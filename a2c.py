@@ -17,7 +17,7 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
     bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
     end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --norm-reward -> train;
-    several processes -> join, start, gather, average
+    several processes -> share, start, gather, average
 Departs:
     All environments step together, so no thread lags behind.
     The loss is the mean over the rollout. In the paper each thread sums over t.
@@ -317,23 +317,23 @@ def average(params: list[nn.Parameter], world: int) -> None:
         nn.utils.vector_to_parameters(flat / world, grads)
 
 
-def join(args: Args) -> tuple[int, int, VectorEnv, str]:
-    """Join the processes that torchrun started, which share the environments. Return this one's rank, their
-    number, its environments and its device. Until run.checkpoint they all have the same seed."""
+def share(args: Args) -> tuple[int, int, VectorEnv, str]:
+    """The processes that torchrun starts share the environments: return this one's rank, their number, its
+    environments and its device. Until run.checkpoint they all have the same seed."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and args.num_envs % world:
         sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
     envs, device = set_up(replace(args, num_envs=args.num_envs // world) if world > 1 else args)
     check(args, envs)
     device = f"cuda:{os.environ['LOCAL_RANK']}" if world > 1 and device == "cuda" else device
-    if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if "cuda" in device else "gloo")
-        atexit.register(distributed.destroy_process_group)
     return rank, world, envs, device
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """The Run of the first process. Those of the others write nothing; their seeds are above 10**9."""
+    """Join the processes and return this one's Run. Only the first's writes; other seeds are above 10**9."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        distributed.init_process_group()  # after the optimizer, whose imports would keep it beyond its end
+        atexit.register(distributed.destroy_process_group)
     if rank == 0:
         return Run(args, state, parts)
     run = Run.__new__(Run)  # without __init__, which makes a folder
@@ -350,7 +350,7 @@ def train(args: Args, state: dict | None = None) -> float:
     It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
     # changed from vpg.py: processes share the environments; policy and critic in one module
-    rank, world, envs, device = join(args)
+    rank, world, envs, device = share(args)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
     net = ActorCritic(obs_shape, space, args.norm_obs).to(device)
 

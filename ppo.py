@@ -18,7 +18,7 @@ Adds: to a2c.py the reuse of a rollout (epochs, minibatches, the clipped ratio) 
 
 Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_loss; Eqs. (11), (12) -> gae;
     bootstrap at time limits, rollout ends -> next_values; theta_old, --anneal-lr, --norm-reward -> train;
-    --norm-obs -> RunningNorm; --norm-adv -> normalise; Gumbel trick -> Categorical; processes -> join, gather
+    --norm-obs -> RunningNorm; --norm-adv -> normalise; Gumbel trick -> Categorical; processes -> share
 Departs:
     Advantages are normalised in each minibatch (--norm-adv). The gradient's norm is clipped.
     The value loss has a factor of 1/2, and can be clipped like the ratio (--clip-vloss).
@@ -344,23 +344,23 @@ def average(params: list[nn.Parameter], world: int) -> None:
         nn.utils.vector_to_parameters(flat / world, grads)
 
 
-def join(args: Args) -> tuple[int, int, VectorEnv, str]:
-    """Join the processes that torchrun started, which share the environments. Return this one's rank, their
-    number, its environments and its device. Until run.checkpoint they all have the same seed."""
+def share(args: Args) -> tuple[int, int, VectorEnv, str]:
+    """The processes that torchrun starts share the environments: return this one's rank, their number, its
+    environments and its device. Until run.checkpoint they all have the same seed."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and args.num_envs % world:
         sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
     envs, device = set_up(replace(args, num_envs=args.num_envs // world) if world > 1 else args)
     check(args, envs)
     device = f"cuda:{os.environ['LOCAL_RANK']}" if world > 1 and device == "cuda" else device
-    if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if "cuda" in device else "gloo")
-        atexit.register(distributed.destroy_process_group)
     return rank, world, envs, device
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """The Run of the first process. Those of the others write nothing; their seeds are above 10**9."""
+    """Join the processes and return this one's Run. Only the first's writes; other seeds are above 10**9."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
+        distributed.init_process_group()  # after the optimizer, whose imports would keep it beyond its end
+        atexit.register(distributed.destroy_process_group)
     if rank == 0:
         return Run(args, state, parts)
     run = Run.__new__(Run)  # without __init__, which makes a folder
@@ -376,7 +376,7 @@ def train(args: Args, state: dict | None = None) -> float:
     """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
     It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
     state = state or load(args)
-    rank, world, envs, device = join(args)
+    rank, world, envs, device = share(args)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
     net = ActorCritic(obs_shape, space, args.norm_obs).to(device)
 

@@ -1,6 +1,7 @@
 """a2c.py and ppo.py in two processes, as torchrun starts them: what they compute, who writes, and resuming.
 
 Run as a program, this file is one of the processes, and leaves what it saw in a file (observe)."""
+import atexit
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +59,11 @@ def launch(path, *flags, cwd, world=2, status=0, limit=LIMIT) -> list[tuple[str,
     return communicate(processes, limit, status)
 
 
+def note_threads() -> None:
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path("threads").write_text("\n".join(names))
+
+
 def observe(script: str, *flags) -> None:
     """A run that leaves its rollouts and its parts at the end in seen.pt. With --target-kl, the KL divergence
     of the data of rank r is r."""
@@ -72,6 +79,7 @@ def observe(script: str, *flags) -> None:
         return rollout(*tensors)
 
     module.start, module.Rollout = keep_parts, keep_batch
+    atexit.register(note_threads)  # before the script's own, so that it runs after them
     if "--target-kl" in flags:
         loss, kl = module.ppo_loss, torch.tensor(float(os.environ["RANK"]))
         module.ppo_loss = lambda *args: (lambda x, info: (x, {**info, "approx_kl": kl}))(*loss(*args))
@@ -82,6 +90,8 @@ def observe(script: str, *flags) -> None:
 
 def seen_by(cwd, script: str, *flags) -> list[dict]:
     launch(__file__, script, *flags, cwd=cwd)
+    for rank in "01":  # a thread that outlives Python's objects aborts the process, rarely
+        assert "gloo" not in (cwd / rank / "threads").read_text()
     return [torch.load(cwd / rank / "seen.pt", weights_only=True) for rank in "01"]
 
 
