@@ -16,8 +16,8 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
 
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
     bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
-    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --norm-reward -> train;
-    several processes -> share, start, gather, average
+    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm, ActorCritic;
+    --max-grad-norm, --norm-reward -> train; several processes -> share, start, gather, average
 Departs:
     All environments step together, so no thread lags behind.
     The loss is the mean over the rollout. In the paper each thread sums over t.

@@ -18,7 +18,9 @@ Adds: to dqn.py a target in which one network chooses and another evaluates. The
 
 Where: a*, target y, loss -> td_loss. The target is in section "Double DQN" and has no number: Eq. (4), before
     it, is the target of Double Q-learning, which has a second set of weights. It is Eq. (6) of Wang et al.
-    2016. Copy to theta^- -> train; the rest as in dqn.py
+    2016. Copy to theta^- -> train
+    As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
+    frames -> ReplayBuffer.stacked_obs; reward clipping -> train
 Departs:
     All that dqn.py departs in.
     The paper's tuned version is not here. It copies theta every 30,000 frames, has epsilon .01 in training

@@ -15,8 +15,8 @@ Adds: nothing. It is the parent of double_dqn.py, dueling_dqn.py, noisy_dqn.py a
 
 Where: Algorithm 1 -> train; target y and its bootstrap, loss -> td_loss; replay memory D -> ReplayBuffer;
     uniform minibatch, n-step return (Hessel et al. 2018, arXiv:1710.02298, Eq. (2)) -> ReplayBuffer.sample;
-    stacks of four frames -> ReplayBuffer.stacked_obs; epsilon-greedy -> act; its schedule -> linear_schedule;
-    reward clipping, copy to theta^- -> train; frames of 84x84 -> make_envs
+    stacks of four frames -> ReplayBuffer.stacked_obs; epsilon-greedy -> act; its schedule -> train, by
+    linear_schedule; reward clipping, copy to theta^- -> train; frames of 84x84 -> make_envs
 Departs:
     The error is not clipped to [-1, 1].
     Adam replaces RMSProp.

@@ -15,7 +15,9 @@ Adds: to dqn.py's network two streams in place of its head. The value of a state
     loss    = mean of (y - Q(s, a; theta))^2
 
 Where: the two streams (Fig. 1, section 3), their aggregation (Eq. (9), not (7) or (8), which the paper
-    rejects) -> QNetwork; y, loss -> td_loss; the rest as in dqn.py
+    rejects) -> QNetwork; y, loss -> td_loss
+    As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
+    frames -> ReplayBuffer.stacked_obs; reward clipping -> train
 Departs:
     All that dqn.py departs in.
     The target is DQN's. The paper trains with Double DQN's.

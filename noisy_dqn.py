@@ -16,8 +16,9 @@ Adds: to dqn.py noisy linear layers, with new noise for every action and every u
 
 Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise; first mu and sigma (section
     3.2) -> NoisyLinear; layers with noise -> QNetwork; loss -> td_loss; noise draws -> train: a new eps for
-    each action, a new eps and eps' for each update, which all transitions of the batch share; the rest as in
-    dqn.py
+    each action, a new eps and eps' for each update, which all transitions of the batch share
+    As in dqn.py: n-step return -> ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs;
+    reward clipping -> train
 Departs:
     All that dqn.py departs in, apart from epsilon and from the return, which has one step by default.
     For vectors the first layer has no noise. In the paper all fully connected layers are noisy.

@@ -13,11 +13,13 @@ Adds: to dqn.py proportional prioritisation and importance weights, which correc
     w_i  = (N P(i))^-beta / max_j w_j, with beta from 0.4 to 1   section 3.4
     loss = mean of w * td_error^2, td_error = y - Q(s, a; theta) with y as in dqn.py
 
-Where: Eq. (1), stratified sampling (one draw from each of B equal parts of the total), w, update of the tree
-    (just before a draw) -> ReplayBuffer.sample; priority of new transitions, slots that may not be drawn ->
-    ReplayBuffer.add; p after an update (section 3.3) -> ReplayBuffer.update_priorities; sum tree (appendix
-    B.2.1) -> SumTree; weighted loss (Algorithm 1) -> td_loss; beta's schedule, over all transitions of the
-    run -> linear_schedule; the rest as in dqn.py
+Where: Eq. (1), stratified sampling (one draw from each of B equal parts of the total), importance weights w,
+    update of the tree (just before a draw) -> ReplayBuffer.sample; priority of new transitions, slots that
+    may not be drawn -> ReplayBuffer.add; p after an update (section 3.3) -> ReplayBuffer.update_priorities;
+    sum tree (appendix B.2.1) -> SumTree; weighted loss (Algorithm 1) -> td_loss; beta's schedule, over all
+    transitions of the run -> train, by linear_schedule
+    As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
+    frames -> ReplayBuffer.stacked_obs; reward clipping -> train
 Departs:
     All that dqn.py departs in. So the TD error in the priority is not clipped to [-1, 1] either.
     The target is DQN's. Algorithm 1 has Double DQN's.

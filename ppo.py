@@ -16,17 +16,17 @@ Adds: to a2c.py the reuse of a rollout (epochs, minibatches, the clipped ratio) 
         env 0:  0  2  4  6  8 10 12 14      epoch 1, shuffled:    3 12  9  0 | 14  7  1 10 | ... 4 updates
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
-Where: Algorithm 1 -> train; L^CLIP, Eq. (7), and L^{CLIP+VF+S}, Eq. (9) -> ppo_loss; Eqs. (11), (12) -> gae;
-    bootstrap at time limits, rollout ends -> next_values; theta_old, --anneal-lr, --norm-reward -> train;
-    --norm-obs -> RunningNorm; --norm-adv -> normalise; Gumbel trick -> Categorical; processes -> share
+Where: Algorithm 1 -> train; L^CLIP, Eq. (7), L^{CLIP+VF+S}, Eq. (9), --clip-vloss -> ppo_loss; Eqs. (11),
+    (12) -> gae; bootstrap at time limits, rollout ends -> next_values; theta_old, --anneal-lr, --target-kl,
+    --max-grad-norm, --norm-reward -> train; --norm-adv -> normalise; --norm-obs -> RunningNorm, ActorCritic;
+    draws (Gumbel trick) -> Categorical, Normal; several processes -> share, start, gather, average
 Departs:
-    Advantages are normalised in each minibatch (--norm-adv). The gradient's norm is clipped.
-    The value loss has a factor of 1/2, and can be clipped like the ratio (--clip-vloss).
+    Advantages are normalised in each minibatch (--norm-adv). Observations and rewards can be normalised.
+    The gradient's norm is clipped. The value loss has a factor of 1/2, and can be clipped like the ratio.
     The learning rate falls to 0 (--anneal-lr) and eps stays. On Atari the paper lets both fall.
     A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
-    Observations and rewards can be normalised. Weights are orthogonal at first. Adam has eps 1e-5.
-    Frames get the network of Mnih et al. 2015. Defaults are for CartPole.
+    Frames get the network of Mnih et al. 2015. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python ppo.py
     torchrun --nproc-per-node 2 ppo.py  # they share the environments; the first logs its own episodes

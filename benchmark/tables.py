@@ -226,15 +226,14 @@ def front_report(published: list[dict], stored: dict[str, dict[str, Result]]) ->
         result = stored.get(suite, {}).get(label)
         if not result or suite not in SHOWN:
             continue
-        cells = {}
+        cells, digits = {}, 0 if abs(result.evaluation.mean()) >= 100 else 1
         for row in published:
             if (row["suite"], row["label"]) == (suite, label) and "its plot" not in row["project"]:
                 project = re.sub(r" \(.*", "", row["project"])
                 cells.setdefault(row["measure"], []).append(
-                    f"{float(row['score']):,.0f} ({project}, {short(row['transitions'])})")
+                    f"{float(row['score']):,.{digits}f} ({project}, {short(row['transitions'])})")
         if not cells:
             continue
-        digits = 0 if abs(result.evaluation.mean()) >= 100 else 1
         rows.append([result.rows[0]["environment"].removeprefix("ALE/"), f"{label}, {short(result.total)}",
                      len(result.rows), spread_of(result.evaluation, digits),
                      "; ".join(cells.get("evaluation", [UNKNOWN])), spread_of(result.training(), digits),
@@ -285,7 +284,8 @@ def front_speed_report(rows: list[dict]) -> str:
         for other in others:
             row = mine.get(other)
             cells[-1] += [f"{float(row['theirs']):,.0f}", row["ratio"]] if row else [UNKNOWN, UNKNOWN]
-        cells[-1] += [first["our MB"], mine[others[0]]["their MB"] if others[0] in mine else UNKNOWN]
+        sizes = first["our MB"], mine[others[0]]["their MB"] if others[0] in mine else math.nan
+        cells[-1] += [f"{float(size):,.0f}" for size in sizes]
     head = ["row", "ours/s", *(part for name in others for part in (f"{name}/s", "ratio")), "MB",
             f"{others[0]}'s MB" if others else "MB"]
     return table(head, cells) + "\n"
