@@ -38,7 +38,7 @@ from typing import NamedTuple
 
 from records import ROOT, machine, read, versions, write
 
-SB3, CLEANRL, OLD = "stable-baselines3", "CleanRL", "old edition"
+SB3, CLEANRL, OLD = "stable-baselines3", "CleanRL", "first edition"
 SB3_IMPORTS = "import ale_py; from stable_baselines3 import *;" \
               " from stable_baselines3.common.vec_env import *;" \
               " from stable_baselines3.common.env_util import *"
