@@ -415,11 +415,12 @@ def front_faults(page: str) -> list[str]:
         published = [theirs for theirs in PUBLISHED
                      if theirs["label"] == label and mine is STORED.get(theirs["suite"], {}).get(label)]
         for cell, measure in (row[4], "evaluation"), (row[6], "training"):
-            found = [float(number.replace(",", "")) for number in re.findall(r"(-?[\d,]+) \(", cell)]
+            found = [float(number.replace(",", "")) for number in re.findall(r"(-?[\d,.]+) \(", cell)]
             known = [float(theirs["score"]) for theirs in published
                      if theirs["measure"] == measure and "plot" not in theirs["project"]]
             right.append(len(found) == len(known) and all(
-                abs(number - value) <= 0.501 for number, value in zip(found, known, strict=True)))
+                abs(number - value) <= 0.501 / 10**digits
+                for number, value in zip(found, known, strict=True)))
         faults += [f"{row[0]}: {row[1]}"] * (not all(right))
     return faults
 
@@ -445,7 +446,7 @@ def speed_faults(page: str, front: str) -> list[str]:
         faults += [f"front: {name}"] * (not ours or not shows(cells[0], ours[0], digits=0))
         if others[0] in mine:
             memory = [mine[others[0]][name] for name in ("our MB", "their MB")]
-            faults += [f"front: {name}"] * (cells[-2:] != memory)
+            faults += [f"front: {name}"] * (cells[-2:] != [f"{int(size):,}" for size in memory])
     same = {row[0] for row in lines} == {row["row"] for row in rows if row["against"] in others}
     return faults if same else [*faults, "front: rows"]
 
