@@ -537,7 +537,7 @@ class Run:
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
                 sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
-        state |= {"script": Path(__file__).stem, "args": asdict(self.args), "step": step}
+        state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:
             with open(f"{path}.partial", "wb") as file:
@@ -554,7 +554,7 @@ def load(args: Args) -> dict:
     if not (path := args.evaluate or args.resume):
         return {}
     if not zipfile.is_zipfile(path) or zipfile.ZipFile(path).testzip():
-        sys.exit(f"{path} is missing, damaged or no checkpoint")
+        sys.exit(f"{path} is missing, damaged or no checkpoint: name a checkpoint.pt or model.pt")
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state.get("script") != Path(__file__).stem:
         sys.exit(f"{path} is no checkpoint of {Path(__file__).name}, but of {state.get('script')}")
