@@ -512,3 +512,21 @@ def test_page_names_commands_and_suites_that_exist():
     there = {path.parent.name for path in RESULTS.glob("*/runs.csv")}
     assert there == named <= set(suites.SUITES)
     assert all((ROOT / "benchmark" / "figures" / f"{suite}.png").exists() for suite in there)
+
+
+@pytest.mark.slow
+def test_the_measurements_of_a_gpu_can_be_rehearsed(tmp_path):
+    """The parts of gpu.py, on the CPU."""
+    import gpu
+    assert len(gpu.CHECKS) == 11 and {side.split()[0] for side in gpu.CHECKS} >= {"sac.py", "reinforce.py"}
+    tiny = "--num-envs 2 --num-steps 16 --num-minibatches 2 --update-epochs 1 --checkpoint-frequency 0"
+    row = gpu.check(f"ppo.py {tiny}", "cpu", 64, 120)
+    assert [row[name] for name in ("train", "resume", "evaluate", "error")] == ["ok", "ok", "ok", ""]
+    row = gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 120)
+    assert float(row["transitions/s"]) == pytest.approx(16 * float(row["updates/s"]), rel=0.05)
+    assert gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 1)["seconds"] == "nan"
+    words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "2", "--parts", "learn", "--learn",
+             f"ppo.py {tiny} --total-timesteps 64"]
+    subprocess.run([sys.executable, ROOT / "benchmark" / "gpu.py", *map(str, words)], check=True)
+    (row,) = records.read(tmp_path / "out" / "runs.csv")
+    assert float(row["eval mean"]) > 0 and row["command"].startswith("python ppo.py")

@@ -1,0 +1,178 @@
+"""Do the scripts run on a GPU, how fast, and where does the time go?  python benchmark/gpu.py --out results
+
+In this order, each part within its share of --minutes, and with what was found so far in the files of --out:
+
+    checks   every script, a short run on the device, resumed once and evaluated once     checks.csv
+    speed    transitions and updates a second, on the device and on this machine's CPU    speed.csv
+    profile  the operations that take most time, in dqn.py on Pong and sac.py on Hopper   profile-*.txt
+    learn    as many runs of --learn at a time as --jobs says, for what time is left      runs.csv
+
+The last lines are a table. `--device cpu --tiny` rehearses all of it without a GPU in some minutes.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from records import ROOT, commit_of, machine, versions, write
+
+PONG = "--env-id ALE/Pong-v5 --checkpoint-frequency 0"
+ONE = f"{PONG} --num-envs 1 --episodes-per-env 1"  # reinforce and vpg play whole episodes
+FEW = f"{PONG} --learning-starts 500"
+HOPPER = "--env-id Hopper-v5 --checkpoint-frequency 0"
+CHECKS = [*(f"{name}.py {FEW}" for name in ("dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn")),
+          f"reinforce.py {ONE}", f"vpg.py {ONE}", f"a2c.py {PONG}",
+          f"ppo.py {PONG} --num-steps 128 --num-minibatches 4 --update-epochs 4",
+          f"sac.py {HOPPER} --learning-starts 500", f"ppo.py {HOPPER} --norm-obs --norm-reward"]
+DQN = f"{PONG} --batch-size 32 --learning-starts 200 --target-network-frequency 1000 --train-frequency"
+PPO = f"{PONG} --num-steps 128 --num-minibatches 4 --update-epochs 4 --num-envs"
+SPEED = {  # side: transitions, those before the first update, those for each update
+    f"dqn.py {DQN} 1": (4000, 200, 1), f"dqn.py {DQN} 4": (8000, 200, 4),
+    f"per_dqn.py {DQN} 1": (4000, 200, 1), f"per_dqn.py {DQN} 4": (8000, 200, 4),
+    f"ppo.py {PPO} 8": (16384, 0, 64), f"ppo.py {PPO} 32": (32768, 0, 256),
+    f"sac.py {HOPPER} --learning-starts 200": (4000, 200, 1)}
+RECIPE = "--env-id ALE/Pong-v5 --n-step 4 --learning-rate 1e-4 --adam-eps 1.5e-4 --batch-size 32" \
+         " --gamma 0.99 --learning-starts 10000 --target-network-frequency 1000 --train-frequency 2" \
+         " --eval-epsilon 0.001 --total-timesteps 200000 --checkpoint-frequency 100000"
+GREEDY = "--end-e 0.02 --exploration-fraction 0.4"  # noisy_dqn has no epsilon
+LEARN = [f"{name}.py {RECIPE} {GREEDY if name != 'noisy_dqn' else ''} --seed {seed}"
+         for seed in (1, 2, 3) for name in ("dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn")]
+ONE_SIDE = """
+import json, sys, time
+import torch, torch._dynamo  # takes seconds; else the first optimizer imports it
+import tyro
+name, *flags = sys.argv[1:]
+script = __import__(name.removesuffix(".py"))
+script.evaluate = lambda *_: 0.0
+args, began = tyro.cli(script.Args, args=flags), time.perf_counter()
+script.train(args)
+if torch.cuda.is_available():
+    torch.cuda.synchronize()
+print(json.dumps(time.perf_counter() - began))
+"""
+PROFILE = """
+import sys
+import torch, torch._dynamo, tyro
+from torch.profiler import ProfilerActivity, profile
+path, name, *flags = sys.argv[1:]
+script = __import__(name.removesuffix(".py"))
+script.evaluate = lambda *_: 0.0
+kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * torch.cuda.is_available()]
+args = tyro.cli(script.Args, args=flags)
+with profile(activities=kinds) as found:
+    script.train(args)
+sort = "self_device_time_total" if "cuda" in flags else "self_cpu_time_total"
+open(path, "w").write("".join(found.key_averages().table(sort_by=key, row_limit=25)
+                              for key in dict.fromkeys((sort, "self_cpu_time_total"))))
+"""
+
+
+def call(words: list, threads: int, limit: float, cwd: Path | None = None) -> tuple[int, str]:
+    """Exit status and output of a script or of a program in a process of its own; 124 beyond the limit."""
+    with tempfile.TemporaryDirectory() as own:
+        try:
+            done = subprocess.run([sys.executable, *map(str, words)], cwd=cwd or own, text=True,
+                                  timeout=max(limit, 1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)})
+        except subprocess.TimeoutExpired as late:
+            return 124, (late.stdout or b"").decode(errors="replace")
+    return done.returncode, done.stdout
+
+
+def check(side: str, device: str, steps: int, limit: float) -> dict:
+    """Train, resume and evaluate: what became of each, and the end of the first output that has an error."""
+    name, *flags = side.split()
+    row = {"script": name, "command": f"python {side} --device {device}", "error": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        end = time.time() + limit
+        common = ["--eval-episodes", 1, "--device", device]
+        for step, words in (("train", [*flags, "--total-timesteps", steps, *common]),
+                            ("resume", ["--resume", "FILE", "--total-timesteps", 2 * steps, *common]),
+                            ("evaluate", ["--evaluate", "FILE", *common])):
+            file = next(Path(folder).glob("runs/*/checkpoint.pt"), "")
+            status, output = call([ROOT / name, *(file if word == "FILE" else word for word in words)], 2,
+                                  end - time.time(), Path(folder))
+            row[step] = "ok" if not status and "eval: mean" in output else f"status {status}"
+            if row[step] != "ok" and not row["error"]:
+                row["error"] = re.sub(r"\s+", " ", output)[-600:]
+    return row
+
+
+def speed(side: str, device: str, steps: int, updates: int, limit: float) -> dict:
+    """Of train() without the evaluation at its end, imports left out; empty if it failed or took too long."""
+    name, *flags = side.split()
+    words = ["-c", ONE_SIDE, name, *flags, "--total-timesteps", steps, "--device", device]
+    status, output = call(words, os.cpu_count() if device == "cpu" else 2, limit)
+    seconds = json.loads(output.splitlines()[-1]) if not status else float("nan")
+    return {"command": f"python {side} --total-timesteps {steps}", "device": device,
+            "seconds": f"{seconds:.2f}", "transitions/s": f"{steps / seconds:.1f}",
+            "updates/s": f"{updates / seconds:.1f}",
+            "machine": machine(), "versions": versions("torch", "gymnasium", "ale-py")}
+
+
+def learn(side: str, device: str, end: float) -> dict | None:
+    """A run, stopped at `end`: a row whose mean of the evaluation is then empty. None if there is no time."""
+    name, *flags = side.split()
+    began = time.time()
+    if end - began < 30:
+        return None
+    _, output = call([ROOT / name, *flags, "--device", device], 1, end - began)
+    return {"command": f"python {side} --device {device}", "wall seconds": f"{time.time() - began:.0f}",
+            "eval mean": (re.findall(r"^eval: mean (\S+)", output, re.M) or [""])[-1],
+            "bar": (re.findall(r"\d+/\d+ \[[^\r\n]*", output) or [""])[-1],
+            "machine": machine(), "versions": versions("torch", "gymnasium", "ale-py")}
+
+
+def main() -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu", "mps"])
+    parser.add_argument("--minutes", type=float, default=9.5, help="all parts together")
+    parser.add_argument("--parts", nargs="+", default=["checks", "speed", "profile", "learn"])
+    parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
+    parser.add_argument("--learn", nargs="+", default=LEARN, help="a script and its flags, each")
+    parser.add_argument("--commit", help="of the scripts, where git cannot say")
+    parser.add_argument("--tiny", action="store_true", help="an eighth of the transitions")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    commit = {"commit": options.commit or commit_of("*")}
+    end, device, share = time.time() + 60 * options.minutes, options.device, 8 if options.tiny else 1
+    print(machine(), versions("torch"), flush=True)
+    pool = ThreadPoolExecutor(options.jobs)
+    if "checks" in options.parts:
+        steps, limit = 600 if options.tiny else 2000, 0.3 * (end - time.time())
+        rows = []
+        for row in pool.map(lambda side: check(side, device, steps, limit), CHECKS):
+            rows.append(row | commit)
+            write(options.out / "checks.csv", rows)
+            print(*(row[key] for key in ("script", "train", "resume", "evaluate", "error")), flush=True)
+    rows = []
+    for side, (steps, starts, per) in SPEED.items() if "speed" in options.parts else ():
+        for where in dict.fromkeys((device, "cpu")):
+            few = steps // share
+            row = speed(side, where, few, (few - starts) // per, min(90, end - time.time()))
+            rows.append(row | commit)
+            write(options.out / "speed.csv", rows)
+            print(*(rows[-1][key] for key in ("command", "device", "transitions/s", "updates/s")), flush=True)
+    for side in (f"dqn.py {DQN} 1", list(SPEED)[-1]) if "profile" in options.parts else ():
+        name, *flags = side.split()
+        path = (options.out / f"profile-{name.removesuffix('.py')}.txt").resolve()
+        words = ["-c", PROFILE, path, name, *flags, "--total-timesteps", 500, "--device", device]
+        print(f"profile of {name}: status {call(words, 2, min(90, end - time.time()))[0]}", flush=True)
+    rows, sides = [], options.learn if "learn" in options.parts else ()
+    for row in pool.map(lambda side: learn(side, device, end), sides):
+        rows += [row | commit] if row else []
+        write(options.out / "runs.csv", rows)
+    for row in rows:
+        print(row["eval mean"] or "no end", row["wall seconds"], "s", row["bar"], row["command"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
