@@ -19,7 +19,7 @@ PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor
            " --value-learning-rate 3e-3",
     "a2c": "--total-timesteps 200000 --num-steps 16 --gamma 0.9 --norm-reward --ent-coef 0"
            " --learning-rate 2e-3",
-    "ppo": "--total-timesteps 200000 --num-envs 4 --num-steps 1024 --num-minibatches 64 --gamma 0.95"
+    "ppo": "--total-timesteps 200000 --num-envs 4 --num-steps 1024 --num-minibatches 32 --gamma 0.98"
            " --gae-lambda 0.95 --norm-reward"}
 SAC_300K = "--total-timesteps 300000 --learning-starts 10000 --checkpoint-frequency 100000"
 SAC_1M = SAC_300K.replace("300000", "1000000")
