@@ -114,7 +114,8 @@ def harvest(run: Run, folder: Path, results: Path, commit: str) -> str:
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--suite", nargs="+", choices=SUITES, default=list(SUITES), help="default: all")
+    parser.add_argument("--suite", nargs="+", choices=[*SUITES, "bugs"], default=list(SUITES),
+                        help="default: all but bugs, which is bugs/curves.py")
     parser.add_argument("--only", nargs="+", help="scripts, such as: dqn ppo")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: as many as the suite says, from 1")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -124,6 +125,9 @@ def main() -> None:
                         " runs/tried")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "benchmark", help="where runs go on")
     options = parser.parse_args()
+    if "bugs" in options.suite:
+        subprocess.check_call([sys.executable, ROOT / "bugs" / "curves.py"])
+        options.suite.remove("bugs")
     kept = "runs/tried" if options.total_timesteps else "benchmark/results"
     options.results = options.results or ROOT / kept
     todo = [run for suite in options.suite

@@ -47,7 +47,7 @@ PANELS = {suite: [labels] for suite, labels in LABELS.items()} | {  # which curv
     "pong-n-step": [[FOUR_STEPS[0], label] for label in LABELS["pong-n-step"][1:]] + [FOUR_STEPS],
     "reduction": [LABELS["reduction"][:2], LABELS["reduction"][2:]]}
 FRONT = {  # suite: name and curves of a panel of the front page's figure
-    "cartpole": ("CartPole", POLICY),
+    "cartpole": ("CartPole", ("dqn", "vpg", "a2c", "ppo")),
     "hopper": ("Hopper", ("sac", "ppo")),
     "pong": ("Pong", ("dqn", "double_dqn", "noisy_dqn", "dqn n-step 4")),
 }
