@@ -1,8 +1,9 @@
 """What each patch does to a learning curve: python bugs/curves.py
 
-Runs the script of each patch without and with it, on a small environment, five seeds each, and draws
-bugs/curves.png from bugs/curves.csv. Runs that are in the table are skipped, so the same command goes on
-after a stop; `python bugs/curves.py --draw` only draws. Needs benchmark/requirements.txt.
+Runs the script of each patch without and with it, on a small environment, five seeds each. From the stored
+bugs/curves.csv it draws bugs/curves.png and writes the table of bugs/README.md. Runs that are stored
+are skipped, so the same command goes on after a stop; `python bugs/curves.py --draw` makes figure and table
+alone. Needs benchmark/requirements.txt.
 """
 import os
 import re
@@ -16,8 +17,11 @@ BUGS = Path(__file__).resolve().parent
 sys.path.insert(0, str(BUGS.parent / "benchmark"))
 
 import matplotlib  # noqa: E402
+import numpy as np  # noqa: E402
 from learning import binned  # noqa: E402
+from plot import put  # noqa: E402
 from records import ROOT, read, write  # noqa: E402
+from tables import spread_of, table  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 matplotlib.use("Agg")
@@ -102,6 +106,22 @@ def draw(rows: list[dict], path: Path) -> None:
     plt.close(figure)
 
 
+def report(rows: list[dict]) -> str:
+    """A row per patch: both measures without and with it, mean and standard deviation of the seeds."""
+    lines = []
+    for patch, command in COMMANDS.items():
+        cells = []
+        for side in "", patch:
+            seeds = {}
+            for row in rows:
+                if row["patch"] == side and row["command"] == command:
+                    seeds.setdefault(row["seed"], []).append((float(row["return"]), float(row["evaluation"])))
+            cells.append(np.array([np.mean(points, axis=0) for points in seeds.values()]))  # (S, 2)
+        lines.append([patch, *(spread_of(side[:, i]) for i in (0, 1) for side in cells)])
+    head = ["patch", "return in training, without", "with the patch", "evaluation, without", "with the patch"]
+    return table(head, lines) + "\n"
+
+
 def main() -> None:
     path = BUGS / "curves.csv"
     todo = [(side, command, seed) for seed in SEEDS for patch, command in COMMANDS.items()
@@ -114,6 +134,7 @@ def main() -> None:
             write(path, rows)
             print(key, rows[-1]["evaluation"], flush=True)
     draw(read(path), BUGS / "curves.png")
+    put(BUGS / "README.md", "curves", report(read(path)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """bugs/: each patch fits its script, and the test that its README names fails with it and not without."""
+import csv
 import os
 import re
 import shutil
 import subprocess
 import sys
+from statistics import fmean, stdev
 
 import pytest
 from common import ROOT
 
-ROWS = re.findall(r"^\| \[([\w-]+)\]\(\1\.patch\) \|.*\| `(test_\w+\.py::test_\w+)` \|$",
-                  (ROOT / "bugs" / "README.md").read_text(), re.M)
+PAGE = (ROOT / "bugs" / "README.md").read_text()
+ROWS = re.findall(r"^\| \[([\w-]+)\]\(\1\.patch\) \|.*\| `(test_\w+\.py::test_\w+)` \|$", PAGE, re.M)
 
 
 def copy(folder) -> None:
@@ -34,6 +36,31 @@ def outcome(folder, test: str) -> int:
 def test_every_patch_is_in_the_table():
     assert sorted(name for name, _ in ROWS) == sorted(path.stem for path in (ROOT / "bugs").glob("*.patch"))
     assert len(ROWS) >= 16
+
+
+def test_the_curves_table_is_what_is_stored():
+    """Five seeds of each side: mean and standard deviation of training return and evaluation."""
+    with open(ROOT / "bugs" / "curves.csv", newline="") as file:
+        stored = list(csv.DictReader(file))
+    (text,) = re.findall(r"^COMMANDS = (\{.*?\})$", (ROOT / "bugs" / "curves.py").read_text(), re.M | re.S)
+    scripts = dict(re.findall(r'"([\w-]+)": (?:"(\w+)|\w+)', text))
+    shown = re.findall(r"^\| ([\w-]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$",
+                       PAGE.partition("<!-- curves -->")[2], re.M)
+    assert [row[0] for row in shown[2:]] == [name for name, _ in ROWS] == list(scripts)
+    for name, *cells in shown[2:]:
+        (command,) = {row["command"] for row in stored if row["patch"] == name}
+        assert command.startswith(scripts[name])
+        expected = []
+        for column in "return", "evaluation":
+            for patch in "", name:
+                seeds = {}
+                for row in stored:
+                    if (row["patch"], row["command"]) == (patch, command):
+                        seeds.setdefault(row["seed"], []).append(float(row[column]))
+                means = [fmean(values) for values in seeds.values()]
+                assert len(means) == 5
+                expected.append(f"{fmean(means):,.1f} ± {stdev(means):,.1f}")
+        assert cells == expected, name
 
 
 @pytest.mark.parametrize("name", [name for name, _ in ROWS])
