@@ -170,10 +170,9 @@ def checkpoint(path: Path) -> dict:
 
 
 def differences(a, b, where: str = "") -> list[str]:
-    """Where two checkpoints differ in a single bit; where the run came from is no difference."""
+    """Where two checkpoints differ in a single bit."""
     if isinstance(a, dict) and isinstance(b, dict):
-        names = [name for name in {**a, **b} if not (where == "/args" and name == "resume")]
-        return [line for name in names for line in
+        return [line for name in {**a, **b} for line in
                 (differences(a[name], b[name], f"{where}/{name}") if name in a and name in b
                  else [f"{where}/{name}: only in one"])]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
