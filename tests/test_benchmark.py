@@ -524,7 +524,7 @@ def test_the_measurements_of_a_gpu_can_be_rehearsed(tmp_path):
     assert [row[name] for name in ("train", "resume", "evaluate", "error")] == ["ok", "ok", "ok", ""]
     row = gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 120)
     for name, count in ("transitions/s", 320), ("updates/s", 20):
-        assert float(row[name]) == pytest.approx(count / float(row["seconds"]), rel=0.01, abs=0.06)
+        assert float(row[name]) == pytest.approx(count / float(row["seconds"]), rel=0.1, abs=0.06)
     assert gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 1)["seconds"] == "nan"
     words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "2", "--parts", "learn", "--learn",
              f"ppo.py {tiny} --total-timesteps 64"]
