@@ -1,13 +1,13 @@
 """Do the scripts run on a GPU, how fast, and where does the time go?  python benchmark/gpu.py --out results
 
-In this order, each part within its share of --minutes, and with what was found so far in the files of --out:
+In this order, within --minutes in all, and with what was found so far in the files of --out:
 
     checks   every script, a short run on the device, resumed once and evaluated once     checks.csv
     speed    transitions and updates a second, on the device and on this machine's CPU    speed.csv
     profile  the operations that take most time, in dqn.py on Pong and sac.py on Hopper   profile-*.txt
     learn    as many runs of --learn at a time as --jobs says, for what time is left      runs.csv
 
-The last lines are a table. `--device cpu --tiny` rehearses all of it without a GPU in some minutes.
+Every row is printed as it is found, those of the runs last. `--device cpu --tiny` rehearses it without a GPU.
 """
 import argparse
 import json
