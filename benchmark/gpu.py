@@ -5,9 +5,11 @@ In this order, within --minutes in all, and with what was found so far in the fi
     checks   every script, a short run on the device, resumed once and evaluated once     checks.csv
     speed    transitions and updates a second, on the device and on this machine's CPU    speed.csv
     profile  the operations that take most time, in dqn.py on Pong and sac.py on Hopper   profile-*.txt
+    graphs   graphs.py: what CUDA graphs would gain dqn.py and sac.py                     graphs.csv
     learn    as many runs of --learn at a time as --jobs says, for what time is left      runs.csv
 
-Every row is printed as it is found, those of the runs last. `--device cpu --tiny` rehearses it without a GPU.
+Every row is printed as it is found, and all of them in tables at the end. `--device cpu --tiny` rehearses it
+without a GPU.
 """
 import argparse
 import json
@@ -129,13 +131,20 @@ def learn(side: str, device: str, end: float) -> dict | None:
             "machine": machine(), "versions": versions("torch", "gymnasium", "ale-py")}
 
 
+def table(rows: list[dict], *columns: str) -> str:
+    """Rows of text, a column as wide as its widest entry."""
+    lines = [columns, *([str(row[name]) for name in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu", "mps"])
     parser.add_argument("--minutes", type=float, default=9.5, help="all parts together")
-    parser.add_argument("--parts", nargs="+", default=["checks", "speed", "profile", "learn"])
+    parser.add_argument("--parts", nargs="+", default=["checks", "speed", "profile", "graphs", "learn"])
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--learn", nargs="+", default=LEARN, help="a script and its flags, each")
     parser.add_argument("--commit", help="of the scripts, where git cannot say")
@@ -145,33 +154,43 @@ def main() -> None:
     commit = {"commit": options.commit or commit_of("*")}
     end, device, share = time.time() + 60 * options.minutes, options.device, 8 if options.tiny else 1
     print(machine(), versions("torch"), flush=True)
-    pool = ThreadPoolExecutor(options.jobs)
+    pool, tables = ThreadPoolExecutor(options.jobs), []
+
+    def found(name: str, rows: list[dict], *columns: str):
+        """Store and print each row as it comes, and keep all of them for the end."""
+        kept = []
+        for row in filter(None, rows):
+            kept.append(row | commit)
+            write(options.out / f"{name}.csv", kept)
+            print(*(row[column] for column in columns), flush=True)
+        tables.append(table(kept, *columns))
+
     if "checks" in options.parts:
         steps, limit = 600 if options.tiny else 2000, 0.3 * (end - time.time())
-        rows = []
-        for row in pool.map(lambda side: check(side, device, steps, limit), CHECKS):
-            rows.append(row | commit)
-            write(options.out / "checks.csv", rows)
-            print(*(row[key] for key in ("script", "train", "resume", "evaluate", "error")), flush=True)
-    rows = []
-    for side, (steps, starts, per) in SPEED.items() if "speed" in options.parts else ():
-        for where in dict.fromkeys((device, "cpu")):
-            few = steps // share
-            row = speed(side, where, few, (few - starts) // per, min(90, end - time.time()))
-            rows.append(row | commit)
-            write(options.out / "speed.csv", rows)
-            print(*(rows[-1][key] for key in ("command", "device", "transitions/s", "updates/s")), flush=True)
+        found("checks", pool.map(lambda side: check(side, device, steps, limit), CHECKS),
+              "script", "train", "resume", "evaluate", "error")
+    if "speed" in options.parts:
+        found("speed", (speed(side, where, steps // share, (steps // share - starts) // per,
+                              min(90, end - time.time()))
+                        for side, (steps, starts, per) in SPEED.items()
+                        for where in dict.fromkeys((device, "cpu"))),
+              "device", "transitions/s", "updates/s", "command")
     for side in (f"dqn.py {DQN} 1", list(SPEED)[-1]) if "profile" in options.parts else ():
         name, *flags = side.split()
         path = (options.out / f"profile-{name.removesuffix('.py')}.txt").resolve()
         words = ["-c", PROFILE, path, name, *flags, "--total-timesteps", 500, "--device", device]
         print(f"profile of {name}: status {call(words, 2, min(90, end - time.time()))[0]}", flush=True)
-    rows, sides = [], options.learn if "learn" in options.parts else ()
-    for row in pool.map(lambda side: learn(side, device, end), sides):
-        rows += [row | commit] if row else []
-        write(options.out / "runs.csv", rows)
-    for row in rows:
-        print(row["eval mean"] or "no end", row["wall seconds"], "s", row["bar"], row["command"], flush=True)
+    if "graphs" in options.parts:
+        words = [ROOT / "benchmark/graphs.py", "--device", device, "--updates", 2000 // share**2]
+        status, output = call(words, 2, min(90, end - time.time()))
+        print(output if status else "", end="", flush=True)
+        found("graphs", [json.loads(line) | {"machine": machine(), "versions": versions("torch")}
+                         for line in output.splitlines() if line.startswith("{")],
+              "script", "device", "eager ms", "graph ms", "times", "error")
+    if "learn" in options.parts:
+        found("runs", pool.map(lambda side: learn(side, device, end), options.learn),
+              "eval mean", "wall seconds", "bar", "command")
+    print(*(f"\n{part}" for part in tables), sep="\n")
 
 
 if __name__ == "__main__":

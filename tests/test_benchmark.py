@@ -526,8 +526,14 @@ def test_the_measurements_of_a_gpu_can_be_rehearsed(tmp_path):
     for name, count in ("transitions/s", 320), ("updates/s", 20):
         assert float(row[name]) == pytest.approx(count / float(row["seconds"]), rel=0.1, abs=0.06)
     assert gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 1)["seconds"] == "nan"
-    words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "2", "--parts", "learn", "--learn",
-             f"ppo.py {tiny} --total-timesteps 64"]
-    subprocess.run([sys.executable, ROOT / "benchmark" / "gpu.py", *map(str, words)], check=True)
+    words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "2", "--parts", "graphs", "learn",
+             "--tiny", "--learn", f"ppo.py {tiny} --total-timesteps 64"]
+    done = subprocess.run([sys.executable, ROOT / "benchmark" / "gpu.py", *map(str, words)], check=True,
+                          capture_output=True, text=True)
     (row,) = records.read(tmp_path / "out" / "runs.csv")
     assert float(row["eval mean"]) > 0 and row["command"].startswith("python ppo.py")
+    graphs = records.read(tmp_path / "out" / "graphs.csv")  # on the CPU the same function is called twice
+    assert [(row["script"], float(row["error"])) for row in graphs] == [("dqn.py", 0), ("sac.py", 0)]
+    last = done.stdout.split("\n\n")[-2:]  # a table of each part
+    assert last[0].startswith("script  device") and last[1].split()[:2] == ["eval", "mean"], done.stdout
+    assert [len(part.strip().splitlines()) for part in last] == [3, 2]
