@@ -311,10 +311,9 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
 def average(params: list[nn.Parameter], world: int) -> None:
     """Set each parameter's gradient to its mean over the processes. One message holds all."""
     if world > 1:
-        grads = [param.grad for param in params]
-        flat = nn.utils.parameters_to_vector(grads)
+        flat = nn.utils.parameters_to_vector(param.grad for param in params)
         distributed.all_reduce(flat)  # the sum
-        nn.utils.vector_to_parameters(flat / world, grads)
+        nn.utils.vector_to_parameters(flat / world, (param.grad for param in params))
 
 
 def share(args: Args) -> tuple[int, int, VectorEnv, str]:

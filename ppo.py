@@ -283,6 +283,11 @@ def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch
     return next_value
 
 
+def normalise(adv: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """adv (B,) minus the mean, divided by the deviation, of `whole`: the minibatch in all processes."""
+    return (adv - whole.mean()) / (whole.std() + 1e-8)  # (B,)
+
+
 def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, value: torch.Tensor,
              old_value: torch.Tensor, ret: torch.Tensor, entropy: torch.Tensor, clip_coef: float,
              vf_coef: float, ent_coef: float, clip_vloss: bool) -> tuple[torch.Tensor, dict]:
@@ -329,19 +334,12 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def normalise(x: torch.Tensor, world: int) -> torch.Tensor:
-    """x (B,) minus the mean, divided by the deviation, that it has in all `world` processes together."""
-    whole = gather(x, world)  # (world * B,)
-    return (x - whole.mean()) / (whole.std() + 1e-8)
-
-
 def average(params: list[nn.Parameter], world: int) -> None:
     """Set each parameter's gradient to its mean over the processes. One message holds all."""
     if world > 1:
-        grads = [param.grad for param in params]
-        flat = nn.utils.parameters_to_vector(grads)
+        flat = nn.utils.parameters_to_vector(param.grad for param in params)
         distributed.all_reduce(flat)  # the sum
-        nn.utils.vector_to_parameters(flat / world, grads)
+        nn.utils.vector_to_parameters(flat / world, (param.grad for param in params))
 
 
 def share(args: Args) -> tuple[int, int, VectorEnv, str]:
@@ -434,7 +432,7 @@ def train(args: Args, state: dict | None = None) -> float:
         for _ in range(args.update_epochs):
             for index in torch.randperm(taken // world).to(device).chunk(args.num_minibatches):
                 obs_m, action_m, adv_m, ret_m, old_logp_m, old_value_m = (x[index] for x in data)
-                adv_m = normalise(adv_m, world) if args.norm_adv else adv_m
+                adv_m = normalise(adv_m, gather(adv_m, world)) if args.norm_adv else adv_m
                 dist, value = net(obs_m)
                 loss, info = ppo_loss(dist.log_prob(action_m), old_logp_m, adv_m, value, old_value_m, ret_m,
                                       dist.entropy(), args.clip_coef, args.vf_coef, args.ent_coef,
