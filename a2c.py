@@ -487,7 +487,7 @@ def set_up(args: Args) -> tuple[VectorEnv, str]:
         if field.type in (int, float):
             value, whole = getattr(args, field.name), field.type is int
             low = whole and field.name not in ("seed", "num_threads", "checkpoint_frequency")
-            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "target_kl", "vf_coef")
+            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "sigma_0", "target_kl", "vf_coef")
             high = 10**9 if whole or large else 1
             if not low <= value <= high or value != field.type(value):
                 sys.exit(f"--{field.name.replace('_', '-')} must be from {low:d} to {high}, not {value}")

@@ -20,8 +20,9 @@ Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise
     As in dqn.py: n-step return -> ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs;
     reward clipping -> train
 Departs:
-    All that dqn.py departs in, apart from epsilon and from the return, which has one step by default.
+    All that dqn.py departs in, apart from epsilon. The paper's return has one step.
     For vectors the first layer has no noise. In the paper all fully connected layers are noisy.
+    The first sigma is 6 / sqrt(p) by default. The paper's, --sigma-0 0.5, explores CartPole too little.
     The memory is filled by the noisy policy from the first step.
     Parallel environments share the noise of an action.
     Evaluation is without noise.
@@ -29,7 +30,8 @@ Run:
     python noisy_dqn.py
     python noisy_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 \
         --learning-rate 1e-4 --adam-eps 1.5e-4 --learning-starts 10000 --train-frequency 1 \
-        --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000
+        --n-step 1 --target-network-frequency 1000 --eval-epsilon 0.001 --checkpoint-frequency 100000 \
+        --sigma-0 0.5
 """
 import copy
 import math
@@ -65,14 +67,14 @@ class Args:
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
-    # changed from dqn.py: one step, as in the paper; three steps fail on CartPole
-    n_step: int = 1  # n, rewards summed before the bootstrap
+    n_step: int = 3  # n, rewards summed before the bootstrap
     buffer_size: int = 100_000  # capacity of the replay memory D
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # transitions stored before updates begin
     train_frequency: int = 2  # transitions between updates
     target_network_frequency: int = 100  # transitions between copies to the target network
     # changed from dqn.py: noise instead of epsilon
+    sigma_0: float = 6.0  # a layer of p inputs begins with sigma = sigma_0 / sqrt(p)
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
@@ -100,9 +102,9 @@ class NoisyLinear(nn.Module):
     The noise eps stays until draw_noise. It is no part of state_dict, so each network keeps its own.
     """
 
-    def __init__(self, p: int, q: int):
+    def __init__(self, p: int, q: int, sigma_0: float = 0.5):
         super().__init__()
-        bound, sigma = p**-0.5, 0.5 * p**-0.5
+        bound, sigma = p**-0.5, sigma_0 * p**-0.5
         self.mu_w, self.mu_b = (nn.Parameter(torch.empty(s).uniform_(-bound, bound)) for s in ((q, p), (q,)))
         self.sigma_w, self.sigma_b = (nn.Parameter(torch.full_like(m, sigma)) for m in (self.mu_w, self.mu_b))
         self.draw_noise()
@@ -123,7 +125,7 @@ class NoisyLinear(nn.Module):
 class QNetwork(nn.Module):
     """Q(s, .) of all A actions, (B, *O) -> (B, A): the paper's network for frames, an MLP for vectors."""
 
-    def __init__(self, obs_shape: tuple[int, ...], num_actions: int):
+    def __init__(self, obs_shape: tuple[int, ...], num_actions: int, sigma_0: float = 0.5):
         super().__init__()
         if len(obs_shape) == 3:
             width, hidden = 64 * 7 * 7, 512
@@ -133,7 +135,8 @@ class QNetwork(nn.Module):
         else:
             width, hidden = 120, 84
             self.body = nn.Sequential(nn.Linear(obs_shape[0], width), nn.ReLU())
-        self.head = nn.Sequential(NoisyLinear(width, hidden), nn.ReLU(), NoisyLinear(hidden, num_actions))
+        self.head = nn.Sequential(
+            NoisyLinear(width, hidden, sigma_0), nn.ReLU(), NoisyLinear(hidden, num_actions, sigma_0))
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         if obs.dtype == torch.uint8:  # channels_last makes convolutions faster
@@ -253,8 +256,9 @@ def train(args: Args, state: dict | None = None) -> float:
     envs, device = set_up(args)
     check(args, envs)
     obs_shape, num_actions = envs.single_observation_space.shape, int(envs.single_action_space.n)
-    q_net = QNetwork(obs_shape, num_actions).to(device)
-    # changed from dqn.py: no noise in evaluation
+    # changed from dqn.py: noise, but none in evaluation
+    q_net = QNetwork(obs_shape, num_actions, args.sigma_0).to(device)
+
     def eval_policy(obs: np.ndarray) -> np.ndarray:
         q_net.draw_noise(torch.zeros)
         return act(q_net, obs, args.eval_epsilon, num_actions, device)
@@ -385,7 +389,7 @@ def set_up(args: Args) -> tuple[VectorEnv, str]:
         if field.type in (int, float):
             value, whole = getattr(args, field.name), field.type is int
             low = whole and field.name not in ("seed", "num_threads", "checkpoint_frequency")
-            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "target_kl", "vf_coef")
+            large = field.name in ("alpha", "ent_coef", "max_grad_norm", "sigma_0", "target_kl", "vf_coef")
             high = 10**9 if whole or large else 1
             if not low <= value <= high or value != field.type(value):
                 sys.exit(f"--{field.name.replace('_', '-')} must be from {low:d} to {high}, not {value}")

@@ -43,7 +43,7 @@ RECIPE = "--env-id ALE/Pong-v5 --n-step 4 --learning-rate 1e-4 --adam-eps 1.5e-4
          " --gamma 0.99 --learning-starts 10000 --target-network-frequency 1000 --train-frequency 2" \
          " --eval-epsilon 0.001 --total-timesteps 200000 --checkpoint-frequency 100000"
 GREEDY = "--end-e 0.02 --exploration-fraction 0.4"  # noisy_dqn has no epsilon
-LEARN = [f"{name}.py {RECIPE} {GREEDY if name != 'noisy_dqn' else ''} --seed {seed}"
+LEARN = [f"{name}.py {RECIPE} {GREEDY if name != 'noisy_dqn' else '--sigma-0 0.5'} --seed {seed}"
          for seed in (1, 2, 3) for name in ("dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn")]
 ONE_SIDE = """
 import json, sys, time

@@ -11,8 +11,10 @@ ATARI = "--learning-rate 1e-4 --batch-size 32 --gamma 0.99 --train-frequency 1 -
 PONG = f"--total-timesteps 500000 {ATARI} 1"
 GREEDY = f"{PONG} --end-e 0.02"  # noisy_dqn has no epsilon
 NSTEP = f"--total-timesteps 200000 {ATARI} 4 --end-e 0.02 --exploration-fraction 0.4"
-NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} 4"
+NOISY = "--sigma-0 0.5"
+NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} 4 {NOISY}"
 EPS = "--adam-eps 1.5e-4"
+ACROBOT = {"reinforce": "--learning-rate 1e-2", "vpg": "--learning-rate 1e-2"}
 PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
     "vpg": "--total-timesteps 600000 --num-envs 4 --episodes-per-env 1 --gamma 0.95 --ent-coef 0"
@@ -32,7 +34,7 @@ SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 # docstring for this environment; if there are none, its defaults.
 SUITES = {
     "cartpole": [(name, name, "CartPole-v1", None, 10) for name in VALUE + POLICY],
-    "acrobot": [(name, name, "Acrobot-v1", None, 10) for name in VALUE + POLICY],
+    "acrobot": [(name, name, "Acrobot-v1", ACROBOT.get(name), 10) for name in VALUE + POLICY],
     "pendulum": [(name, name, "Pendulum-v1", PENDULUM.get(name), 5) for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
     **{suite: [("ppo", "ppo", env, PPO_MUJOCO, 3), ("sac 1M", "sac", env, SAC_1M, 3),
@@ -41,7 +43,7 @@ SUITES = {
                                ("walker2d", "Walker2d-v5", 0))},
     "pong": [("dqn", "dqn", "ALE/Pong-v5", f"{GREEDY} {EPS}", 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4 {EPS}", 1),
-             *[(name, name, "ALE/Pong-v5", f"{PONG if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
+             *[(name, name, "ALE/Pong-v5", f"{f'{PONG} {NOISY}' if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
                for name in VALUE[1:]]],
     "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 2),
                     ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2),

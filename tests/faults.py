@@ -129,7 +129,7 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
      "f(x) has no sign", "test_equations.py -k noisy"),
     ("noisy_dqn", "torch.outer(self.eps_b, eps_in)", "draw(*self.mu_w.shape)",
      "noise is independent, not factorised", "test_networks.py -k rank_1"),
-    ("noisy_dqn", "0.5 * p**-0.5", "0.5",
+    ("noisy_dqn", "sigma_0 * p**-0.5", "sigma_0",
      "the first sigma does not know its number of inputs", "test_networks.py -k first_weights_of_a_noisy"),
     # ---- per_dqn.py
     ("per_dqn", "td_error, args.per_alpha", "batch.weight * td_error, args.per_alpha",

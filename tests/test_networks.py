@@ -410,6 +410,9 @@ def test_first_weights_of_a_noisy_layer():
     for part in layer.sigma_w, layer.sigma_b:
         assert (part == torch.tensor(sigma)).all()
     assert {name for name, _ in layer.named_parameters()} == {"mu_w", "mu_b", "sigma_w", "sigma_b"}
+    for part in noisy_dqn.QNetwork((4,), 2, sigma_0=3.0).head[::2]:
+        fan_in = part.mu_w.shape[1]
+        assert (part.sigma_w == 3 / math.sqrt(fan_in)).all() and (part.sigma_b == 3 / math.sqrt(fan_in)).all()
 
 
 def test_variance_of_the_output():

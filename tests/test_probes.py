@@ -9,7 +9,8 @@ slow = pytest.mark.slow
 SETTINGS = {"total_timesteps": 2500, "learning_starts": 50, "train_frequency": 1, "batch_size": 32,
             "target_network_frequency": 20, "buffer_size": 500, "learning_rate": 3e-3, "gamma": 0.99,
             "eval_episodes": 1, "checkpoint_frequency": 0}
-CALMER = {"noisy_dqn": {"total_timesteps": 3000, "buffer_size": 3000, "learning_rate": 1e-3}}  # than SETTINGS
+CALMER = {"noisy_dqn": {"total_timesteps": 3000, "buffer_size": 3000, "learning_rate": 1e-3,
+                        "sigma_0": 0.5}}  # than SETTINGS
 # environment: {observation: values of the actions}, for a discount of .99 if not told otherwise
 PROBES = {
     "Probe1": {0: [1]},
