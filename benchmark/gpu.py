@@ -182,7 +182,7 @@ def main() -> None:
         print(f"profile of {name}: status {call(words, 2, min(90, end - time.time()))[0]}", flush=True)
     if "graphs" in options.parts:
         words = [ROOT / "benchmark/graphs.py", "--device", device, "--updates", 2000 // share**2]
-        status, output = call(words, 2, min(90, end - time.time()))
+        status, output = call(words, 2, min(180, end - time.time()))
         print(output if status else "", end="", flush=True)
         found("graphs", [json.loads(line) | {"machine": machine(), "versions": versions("torch")}
                          for line in output.splitlines() if line.startswith("{")],

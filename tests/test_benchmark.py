@@ -520,13 +520,13 @@ def test_the_measurements_of_a_gpu_can_be_rehearsed(tmp_path):
     import gpu
     assert len(gpu.CHECKS) == 11 and {side.split()[0] for side in gpu.CHECKS} >= {"sac.py", "reinforce.py"}
     tiny = "--num-envs 2 --num-steps 16 --num-minibatches 2 --update-epochs 1 --checkpoint-frequency 0"
-    row = gpu.check(f"ppo.py {tiny}", "cpu", 64, 120)
+    row = gpu.check(f"ppo.py {tiny}", "cpu", 64, 300)
     assert [row[name] for name in ("train", "resume", "evaluate", "error")] == ["ok", "ok", "ok", ""]
-    row = gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 120)
+    row = gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 300)
     for name, count in ("transitions/s", 320), ("updates/s", 20):
         assert float(row[name]) == pytest.approx(count / float(row["seconds"]), rel=0.1, abs=0.06)
     assert gpu.speed(f"ppo.py {tiny}", "cpu", 320, 20, 1)["seconds"] == "nan"
-    words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "2", "--parts", "graphs", "learn",
+    words = ["--out", tmp_path / "out", "--device", "cpu", "--minutes", "10", "--parts", "graphs", "learn",
              "--tiny", "--learn", f"ppo.py {tiny} --total-timesteps 64"]
     done = subprocess.run([sys.executable, ROOT / "benchmark" / "gpu.py", *map(str, words)], check=True,
                           capture_output=True, text=True)
