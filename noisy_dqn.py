@@ -20,7 +20,7 @@ Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise
     As in dqn.py: n-step return -> ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs;
     reward clipping -> train
 Departs:
-    All that dqn.py departs in, apart from epsilon. The paper's return has one step.
+    All that dqn.py departs in, apart from epsilon.
     For vectors the first layer has no noise. In the paper all fully connected layers are noisy.
     The first sigma is 6 / sqrt(p) by default. The paper's, --sigma-0 0.5, explores CartPole too little.
     The memory is filled by the noisy policy from the first step.

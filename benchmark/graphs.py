@@ -30,7 +30,7 @@ def dqn_batches(count: int) -> list[dqn.Batch]:
 
 
 def dqn_update(device: str, capturable: bool):
-    """An update of one batch on the device, and the modules whose weights it changes."""
+    """An update of one batch on the device, the modules whose weights it changes, and its optimizers."""
     torch.manual_seed(1)
     q_net = dqn.QNetwork((4, 84, 84), 6).to(device)
     target_net = copy.deepcopy(q_net)
