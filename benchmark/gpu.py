@@ -3,7 +3,8 @@
 In this order, within --minutes in all, and with what was found so far in the files of --out:
 
     checks   every script, a short run on the device, resumed once and evaluated once     checks.csv
-    speed    transitions and updates a second, on the device and on this machine's CPU    speed.csv
+    speed    transitions and updates a second, on the device and, at the same time, on
+             half of this machine's cores                                                 speed.csv
     profile  the operations that take most time, in dqn.py on Pong and sac.py on Hopper   profile-*.txt
     graphs   graphs.py: what CUDA graphs would gain dqn.py and sac.py                     graphs.csv
     learn    as many runs of --learn at a time as --jobs says, for what time is left      runs.csv
@@ -35,10 +36,10 @@ CHECKS = [*(f"{name}.py {FEW}" for name in ("dqn", "double_dqn", "dueling_dqn", 
 DQN = f"{PONG} --batch-size 32 --learning-starts 200 --target-network-frequency 1000 --train-frequency"
 PPO = f"{PONG} --num-steps 128 --num-minibatches 4 --update-epochs 4 --num-envs"
 SPEED = {  # side: transitions, those before the first update, those for each update
-    f"dqn.py {DQN} 1": (4000, 200, 1), f"dqn.py {DQN} 4": (8000, 200, 4),
-    f"per_dqn.py {DQN} 1": (4000, 200, 1), f"per_dqn.py {DQN} 4": (8000, 200, 4),
-    f"ppo.py {PPO} 8": (16384, 0, 64), f"ppo.py {PPO} 32": (32768, 0, 256),
-    f"sac.py {HOPPER} --learning-starts 200": (4000, 200, 1)}
+    f"dqn.py {DQN} 1": (2400, 200, 1), f"dqn.py {DQN} 4": (4800, 200, 4),
+    f"per_dqn.py {DQN} 1": (2400, 200, 1), f"per_dqn.py {DQN} 4": (4800, 200, 4),
+    f"ppo.py {PPO} 8": (8192, 0, 64), f"ppo.py {PPO} 32": (32768, 0, 256),
+    f"sac.py {HOPPER} --learning-starts 200": (2400, 200, 1)}
 RECIPE = "--env-id ALE/Pong-v5 --n-step 4 --learning-rate 1e-4 --adam-eps 1.5e-4 --batch-size 32" \
          " --gamma 0.99 --learning-starts 10000 --target-network-frequency 1000 --train-frequency 2" \
          " --eval-epsilon 0.001 --total-timesteps 200000 --checkpoint-frequency 100000"
@@ -46,16 +47,18 @@ GREEDY = "--end-e 0.02 --exploration-fraction 0.4"  # noisy_dqn has no epsilon
 LEARN = [f"{name}.py {RECIPE} {GREEDY if name != 'noisy_dqn' else '--sigma-0 0.5'} --seed {seed}"
          for seed in (1, 2, 3) for name in ("dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn")]
 ONE_SIDE = """
-import json, sys, time
+import dataclasses, json, sys, time
 import torch, torch._dynamo  # takes seconds; else the first optimizer imports it
 import tyro
 name, *flags = sys.argv[1:]
 script = __import__(name.removesuffix(".py"))
 script.evaluate = lambda *_: 0.0
-args, began = tyro.cli(script.Args, args=flags), time.perf_counter()
-script.train(args)
-if torch.cuda.is_available():
-    torch.cuda.synchronize()
+args = tyro.cli(script.Args, args=flags)
+for steps in max(250, args.total_timesteps // 8), args.total_timesteps:  # the first to warm up
+    began = time.perf_counter()
+    script.train(dataclasses.replace(args, total_timesteps=steps))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 print(json.dumps(time.perf_counter() - began))
 """
 PROFILE = """
@@ -77,11 +80,12 @@ open(path, "w").write("".join(found.key_averages().table(sort_by=key, row_limit=
 
 def call(words: list, threads: int, limit: float, cwd: Path | None = None) -> tuple[int, str]:
     """Exit status and output of a script or of a program in a process of its own; 124 beyond the limit."""
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory() as own:
         try:
             done = subprocess.run([sys.executable, *map(str, words)], cwd=cwd or own, text=True,
                                   timeout=max(limit, 1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)})
+                                  env=os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": paths})
         except subprocess.TimeoutExpired as late:
             return 124, (late.stdout or b"").decode(errors="replace")
     return done.returncode, done.stdout
@@ -107,10 +111,11 @@ def check(side: str, device: str, steps: int, limit: float) -> dict:
 
 
 def speed(side: str, device: str, steps: int, updates: int, limit: float) -> dict:
-    """Of train() without the evaluation at its end, imports left out; empty if it failed or took too long."""
+    """Of train() without the evaluation at its end, after a shorter one to warm up; nan if it failed or
+    took too long."""
     name, *flags = side.split()
     words = ["-c", ONE_SIDE, name, *flags, "--total-timesteps", steps, "--device", device]
-    status, output = call(words, os.cpu_count() if device == "cpu" else 2, limit)
+    status, output = call(words, max(1, (os.cpu_count() or 2) // 2) if device == "cpu" else 2, limit)
     seconds = json.loads(output.splitlines()[-1]) if not status else float("nan")
     return {"command": f"python {side} --total-timesteps {steps}", "device": device,
             "seconds": f"{seconds:.2f}", "transitions/s": f"{steps / seconds:.1f}",
@@ -156,6 +161,21 @@ def main() -> None:
     print(machine(), versions("torch"), flush=True)
     pool, tables = ThreadPoolExecutor(options.jobs), []
 
+    def both(side: str):
+        """Its rows on the device and on the CPU, which are timed at the same time."""
+        steps, starts, per = SPEED[side]
+        steps, limit = steps // share, min(90, end - time.time())
+        return ThreadPoolExecutor(2).map(
+            lambda where: speed(side, where, steps, (steps - starts) // per, limit),
+            dict.fromkeys((device, "cpu")))
+
+    def profile(side: str) -> str:
+        name, *flags = side.split()
+        path = (options.out / f"profile-{name.removesuffix('.py')}.txt").resolve()
+        words = ["-c", PROFILE, path, name, *flags, "--total-timesteps", 500, "--device", device]
+        status, output = call(words, 2, min(90, end - time.time()))
+        return f"profile of {name}: {f'status {status}: {output[-600:]}' if status else 'ok'}"
+
     def found(name: str, rows: list[dict], *columns: str):
         """Store and print each row as it comes, and keep all of them for the end."""
         kept = []
@@ -170,16 +190,10 @@ def main() -> None:
         found("checks", pool.map(lambda side: check(side, device, steps, limit), CHECKS),
               "script", "train", "resume", "evaluate", "error")
     if "speed" in options.parts:
-        found("speed", (speed(side, where, steps // share, (steps // share - starts) // per,
-                              min(90, end - time.time()))
-                        for side, (steps, starts, per) in SPEED.items()
-                        for where in dict.fromkeys((device, "cpu"))),
+        found("speed", (row for side in SPEED for row in both(side)),
               "device", "transitions/s", "updates/s", "command")
-    for side in (f"dqn.py {DQN} 1", list(SPEED)[-1]) if "profile" in options.parts else ():
-        name, *flags = side.split()
-        path = (options.out / f"profile-{name.removesuffix('.py')}.txt").resolve()
-        words = ["-c", PROFILE, path, name, *flags, "--total-timesteps", 500, "--device", device]
-        print(f"profile of {name}: status {call(words, 2, min(90, end - time.time()))[0]}", flush=True)
+    if "profile" in options.parts:
+        print(*pool.map(profile, (f"dqn.py {DQN} 1", list(SPEED)[-1])), sep="\n", flush=True)
     if "graphs" in options.parts:
         words = [ROOT / "benchmark/graphs.py", "--device", device, "--updates", 2000 // share**2]
         status, output = call(words, 2, min(180, end - time.time()))
