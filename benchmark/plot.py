@@ -22,6 +22,7 @@ from tables import (
     board_report,
     front_report,
     front_speed_report,
+    gpu_report,
     interval,
     iqm,
     overestimation_report,
@@ -198,6 +199,8 @@ def main() -> None:
         put(page, "overestimation", overestimation_report(read(over), link(over, page)))
     if speed.exists():
         put(page, "speed", speed_report(read(speed), link(speed, page)))
+    if (gpu := options.results / "gpu").exists():
+        put(page, "gpu", gpu_report(gpu, link(gpu, page)))
     if not options.readme:
         draw_front(stored, options.figures / "front.png")
         put(ROOT / "README.md", "results", front_report(published, stored))

@@ -273,6 +273,31 @@ def speed_report(rows: list[dict], source: str) -> str:
             f" [speed.csv]({source}).\n")
 
 
+def gpu_report(folder: Path, source: str) -> str:
+    """What gpu.py found: speed of both devices, an update with and without a CUDA graph, the profile."""
+    pairs = {}
+    for row in read(folder / "speed.csv"):
+        command = row["command"].removeprefix("python ").replace(" --checkpoint-frequency 0", "")
+        pairs.setdefault(command, []).append(row)
+    cells = [[f"`{command}`", *(pair[i][name] for name in ("transitions/s", "updates/s") for i in (0, 1)),
+              f"{float(pair[0]['transitions/s']) / float(pair[1]['transitions/s']):.2f}"]
+             for command, pair in pairs.items()]
+    devices = [row["device"] for row in next(iter(pairs.values()))]
+    head = ["run", *(f"{device} {name}" for name in ("transitions/s", "updates/s") for device in devices),
+            "ratio"]
+    names = "eager ms", "graph ms", "times", "error"
+    trial = table(["an update of", *names],
+                  [[row["script"], *(row[name] for name in names)] for row in read(folder / "graphs.csv")])
+    profile = (folder / "profile-dqn.txt").read_text()
+    cpu, gpu = re.findall(r"Self (?:CPU|CUDA) time total: (\S+)", profile)[:2]
+    row = next(iter(pairs.values()))[0]
+    return (f"{table(head, cells)}\n\n{trial}\n\n"
+            f"In a [profile]({source}/profile-dqn.txt) of 500 transitions and 300 updates of the first row"
+            f" the processor works {cpu} and the card {gpu}.\n\n"
+            f"Commit {row['commit']}. Machine: {row['machine']}; {row['versions']}. Files:"
+            f" [gpu]({source}).\n")
+
+
 def front_speed_report(rows: list[dict]) -> str:
     """For the front page: a line per row of the benchmark, against other projects."""
     others = [name for name in PEERS if any(row["against"] == name for row in rows)]

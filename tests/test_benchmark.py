@@ -468,12 +468,30 @@ def overestimation_faults(page: str) -> list[str]:
     return faults
 
 
+def gpu_faults(page: str) -> list[str]:
+    """Whether the tables of a GPU are as stored."""
+    rows, faults = records.read(RESULTS / "gpu" / "speed.csv"), []
+    shown = table_rows(page, "gpu")
+    for i, (command, *cells) in enumerate(shown):
+        card, cpu = rows[2 * i:2 * i + 2]
+        rate = [float(row["transitions/s"]) for row in (card, cpu)]
+        left_out = set(card["command"].split()[1:]) - set(command.strip("`").split())
+        good = [(card["device"], cpu["device"]) == ("cuda", "cpu"), card["command"] == cpu["command"],
+                cells[:4] == [row[name] for name in ("transitions/s", "updates/s") for row in (card, cpu)],
+                shows(cells[4], rate[0] / rate[1], digits=2), left_out == {"--checkpoint-frequency", "0"}]
+        faults += ["speed"] * (not all(good))
+    graphs = records.read(RESULTS / "gpu" / "graphs.csv")
+    names = "script", "eager ms", "graph ms", "times", "error"
+    same = table_rows(page, "gpu", 1) == [[row[name] for name in names] for row in graphs]
+    return faults + ["rows"] * (2 * len(shown) != len(rows)) + ["graphs"] * (not same)
+
+
 def all_faults(page: str, front: str) -> list[str]:
     """Every table of both pages that is not as stored."""
     found = {suite: suite_faults(page, suite) for suite in STORED}
     found |= {"board": board_faults(page), "published": published_faults(page),
               "results": front_faults(front), "speed": speed_faults(page, front),
-              "overestimation": overestimation_faults(page)}
+              "overestimation": overestimation_faults(page), "gpu": gpu_faults(page)}
     return [name for name, faults in found.items() if faults]
 
 
@@ -483,7 +501,8 @@ def test_tables_are_the_stored_results():
 
 @pytest.mark.parametrize("name, checked", [
     ("pong", (0, 1, 2, 3, 6, 7, 8, 9, 10)), ("cartpole", (1, 3, 4, 6, 7)), ("board", (1, 2, 3, 4, 5, 6)),
-    ("published", (0, 1, 3, 4, 5, *range(7, 14))), ("speed", range(11)), ("overestimation", (1, 2, 3, 4, 5))])
+    ("published", (0, 1, 3, 4, 5, *range(7, 14))), ("speed", range(11)), ("overestimation", (1, 2, 3, 4, 5)),
+    ("gpu", (1, 2, 3, 4, 5))])
 def test_a_wrong_cell_is_seen(name, checked):
     row = table_rows(PAGE, name)[0]
     for column in checked:
