@@ -17,7 +17,7 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
     bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
     end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm, ActorCritic;
-    --max-grad-norm, --norm-reward -> train; several processes -> share, start, gather, average
+    --max-grad-norm, --norm-reward -> train; several processes -> share, start, gather
 Departs:
     All environments step together, so no thread lags behind.
     The loss is the mean over the rollout. In the paper each thread sums over t.
@@ -299,6 +299,17 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
 
 
+def flatten(net: nn.Module) -> torch.Tensor:
+    """Move all parameters of `net` into one vector (P,), and their gradients into its grad, and return it.
+    It is clipped, averaged and stepped faster than one parameter after the other."""
+    flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
+    flat.grad, end = torch.zeros_like(flat), 0
+    for param in net.parameters():
+        start, end = end, end + param.numel()
+        param.data, param.grad = (x[start:end].view_as(param) for x in (flat, flat.grad))
+    return flat
+
+
 def gather(x: torch.Tensor, world: int) -> torch.Tensor:
     """The rows of x (B, ...) in all `world` processes, (world * B, ...)."""
     if world == 1:
@@ -306,14 +317,6 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
     parts = [torch.empty_like(x) for _ in range(world)]  # (B, ...) each
     distributed.all_gather(parts, x)
     return torch.cat(parts)
-
-
-def average(params: list[nn.Parameter], world: int) -> None:
-    """Set each parameter's gradient to its mean over the processes. One message holds all."""
-    if world > 1:
-        flat = nn.utils.parameters_to_vector(param.grad for param in params)
-        distributed.all_reduce(flat)  # the sum
-        nn.utils.vector_to_parameters(flat / world, (param.grad for param in params))
 
 
 def share(args: Args) -> tuple[int, int, VectorEnv, str]:
@@ -362,8 +365,8 @@ def train(args: Args, state: dict | None = None) -> float:
         net.load_state_dict(state["net"])
         envs.close()
         return evaluate(args, eval_policy) if rank == 0 else math.nan
-    params = list(net.parameters())
-    optimizer = torch.optim.RMSprop(params, foreach=True)
+    params = flatten(net)
+    optimizer = torch.optim.RMSprop([params])
     reward_norm = RunningNorm(()).to(device)
     run = start(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm}, rank)
     optimizer.param_groups[0].update(lr=args.learning_rate, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
@@ -402,15 +405,15 @@ def train(args: Args, state: dict | None = None) -> float:
                        batch.truncated, args.gamma, lam=1.0)
         loss, info = a2c_loss(dist.log_prob(batch.action.flatten(0, 1)), adv.flatten(), value, ret.flatten(),
                               dist.entropy(), args.vf_coef, args.ent_coef)
-        optimizer.zero_grad()
+        params.grad.zero_()
         loss.backward()
-        average(params, world)
+        if world > 1:  # the mean over the processes
+            distributed.all_reduce(params.grad.div_(world))
         if args.max_grad_norm:
-            nn.utils.clip_grad_norm_(params, args.max_grad_norm)
+            params.grad *= (args.max_grad_norm / params.grad.norm()).clamp(max=1)
         optimizer.step()
         if args.norm_obs:  # only now, so that this update was of the policy that acted
             net.norm.update(gather(batch.obs.flatten(0, 1), world))
-        run.bar.update(taken - taken // world)  # by the other processes
         run.log_losses(step, **info)
 
         # save
@@ -555,7 +558,7 @@ class Run:
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
-        self.bar.update(len(reward))
+        self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
         for i in ended.nonzero()[0]:

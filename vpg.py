@@ -481,7 +481,7 @@ class Run:
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
         """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
-        self.bar.update(len(reward))
+        self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
         for i in ended.nonzero()[0]:

@@ -26,6 +26,14 @@ class Elsewhere(torch.Tensor):
         tensor.data_here = data
         return tensor
 
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, other):
+        self.data_here = other.data_here
+
     def tolist(self):
         return self.data_here.tolist()
 

@@ -219,7 +219,7 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
      "RMSprop has torch's eps", "test_policy_runs.py -k constants"),
     ("a2c", "reward_sum *= ~ended", "pass",
      "discounted sums run on into the next episode", "test_policy_runs.py -k statistics_of_rewards"),
-    ("a2c", "clip_grad_norm_(params,", "clip_grad_norm_(net.policy.parameters(),",
+    ("a2c", "params.grad *= (args", "params.grad[:99] *= (args",
      "only a part of the gradient is scaled down", "test_policy_runs.py -k scaled_down"),
     # ---- ppo.py
     ("ppo", "-torch.min(ratio * adv,", "-torch.max(ratio * adv,",
@@ -275,6 +275,12 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
      "a resumed run logs some points twice", "test_resume.py -k 'killed_and_resumed and ppo'"),
     ("ppo", "terminated, truncated, {}", "terminated, truncated, _",
      "what an environment puts in info ends the run", "test_reports.py -k whatever_is_in_info"),
+    ("ppo", "params.grad.zero_()", "pass",
+     "gradients pile up", "test_counts.py -k gradients_count_once"),
+    ("ppo", "params.grad.div_(world)", "params.grad.div_(1)",
+     "the gradient is the sum over the processes", "test_processes.py --slow -k update_is"),
+    ("ppo", "view_as(param) for x in (flat, flat.grad)", "view_as(param).clone() for x in (flat, flat.grad)",
+     "the networks do not have the weights that are stepped", "test_policy_runs.py -k one_update_is_a2c"),
     ("ppo", "        atexit.register(distributed.destroy_process_group)\n", "",
      "threads of the processes' group outlive Python's objects", "test_processes.py -k update_is"),
     # ---- sac.py
