@@ -234,7 +234,9 @@ def front_report(published: list[dict], stored: dict[str, dict[str, Result]]) ->
                     f"{float(row['score']):,.{digits}f} ({project}, {short(row['transitions'])})")
         if not cells:
             continue
-        rows.append([result.rows[0]["environment"].removeprefix("ALE/"), f"{label}, {short(result.total)}",
+        budget = short(result.total)
+        rows.append([result.rows[0]["environment"].removeprefix("ALE/"),
+                     f"{label.removesuffix(f' {budget}')}, {budget}",
                      len(result.rows), spread_of(result.evaluation, digits),
                      "; ".join(cells.get("evaluation", [UNKNOWN])), spread_of(result.training(), digits),
                      "; ".join(cells.get("training", [UNKNOWN]))])

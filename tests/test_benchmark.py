@@ -405,7 +405,8 @@ def front_faults(page: str) -> list[str]:
     """Rows of the front page's results that are not as stored."""
     faults = []
     for row in table_rows(page, "results"):
-        label = row[1].rsplit(", ", 1)[0]
+        label, budget = row[1].rsplit(", ", 1)
+        label = f"{label} {budget}" if budget == "1M" and label == "sac" else label
         (mine,) = [STORED[suite][label] for suite in (*BOARDS, "halfcheetah") if label in STORED[suite]
                    and STORED[suite][label]["runs"][0]["environment"].endswith(row[0])
                    and suite != "pong-n-step"]
