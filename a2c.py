@@ -17,13 +17,13 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
     bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
     end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm, ActorCritic;
-    --max-grad-norm, --norm-reward -> train; several processes -> share, start, gather
+    --max-grad-norm, --norm-reward -> train; processes -> share, start, gather; one vector -> flatten
 Departs:
-    All environments step together, so no thread lags behind.
+    All environments step together, so no thread lags behind. A rollout goes on into the next episode.
     The loss is the mean over the rollout. In the paper each thread sums over t.
     The value loss has a factor of 1/2 and --vf-coef. The gradient's norm is clipped.
-    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
-    RMSprop adds eps after the root, the paper before it. The learning rate is constant.
+    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
+    RMSprop adds eps after the root, the paper before it. The learning rate is constant; there it falls to 0.
     Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
     Observations and rewards can be normalised. Weights are orthogonal at first. Defaults are for CartPole.
@@ -250,7 +250,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns (T, N) of a rollout. next_value is V of the true next observations.
 
-    A terminal state has no value. At a time limit and at the rollout's end V stands for the rest.
+    V of a terminal state is 0. At a time limit and at the rollout's end V stands for the rest.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16). With lam = 1 it is Mnih et al. 2016, Algorithm S3.
     Schulman et al. 2017 print T-t+1 for the last exponent of Eq. (11), which is T-t-1.
     """
@@ -300,8 +300,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def flatten(net: nn.Module) -> torch.Tensor:
-    """Move all parameters of `net` into one vector (P,), and their gradients into its grad, and return it.
-    It is clipped, averaged and stepped faster than one parameter after the other."""
+    """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
+    operation then clips, averages or steps them all. What would cut the views: zero_grad(), a later .to()."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -395,13 +395,12 @@ def train(args: Args, state: dict | None = None) -> float:
 
         # learn
         # changed from vpg.py: a return that bootstraps, one loss and one step for both
-        reward = batch.reward
         if args.norm_reward:
             reward_norm.update(gather(batch.reward_sum.flatten(), world))
-            reward = (reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)  # (T, N)
+            batch = batch._replace(reward=(batch.reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10))
         dist, value = net(batch.obs.flatten(0, 1))  # value (B,), B = T * N
-        old_value = value.detach().view_as(reward)  # (T, N)
-        adv, ret = gae(reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
+        old_value = value.detach().view_as(batch.reward)  # (T, N)
+        adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
                        batch.truncated, args.gamma, lam=1.0)
         loss, info = a2c_loss(dist.log_prob(batch.action.flatten(0, 1)), adv.flatten(), value, ret.flatten(),
                               dist.entropy(), args.vf_coef, args.ent_coef)
@@ -412,7 +411,7 @@ def train(args: Args, state: dict | None = None) -> float:
         if args.max_grad_norm:
             params.grad *= (args.max_grad_norm / params.grad.norm()).clamp(max=1)
         optimizer.step()
-        if args.norm_obs:  # only now, so that this update was of the policy that acted
+        if args.norm_obs:  # after the update, which sees observations as the policy that acted did
             net.norm.update(gather(batch.obs.flatten(0, 1), world))
         run.log_losses(step, **info)
 

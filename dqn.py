@@ -20,7 +20,7 @@ Where: Algorithm 1 -> train; target y and its bootstrap, loss -> td_loss; replay
 Departs:
     The error is not clipped to [-1, 1].
     Adam replaces RMSProp.
-    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
+    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
     Losing a life does not end the episode.
     Epsilon falls from the first step. The paper first acts at random.
     The newest n steps of an environment are not drawn: their windows are incomplete.

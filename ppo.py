@@ -17,14 +17,14 @@ Adds: to a2c.py the reuse of a rollout (epochs, minibatches, the clipped ratio) 
         env 1:  1  3  5  7  9 11 13 15      epoch 2, reshuffled:  8  2 15 11 |  5 13  6  4 | ... 4 updates
 
 Where: Algorithm 1 -> train; L^CLIP, Eq. (7), L^{CLIP+VF+S}, Eq. (9), --clip-vloss -> ppo_loss; Eqs. (11),
-    (12) -> gae; bootstrap at time limits, rollout ends -> next_values; theta_old, --anneal-lr, --target-kl,
-    --max-grad-norm, --norm-reward -> train; --norm-adv -> normalise; --norm-obs -> RunningNorm, ActorCritic;
-    draws (Gumbel trick) -> Categorical, Normal; several processes -> share, start, gather
+    (12), V^targ -> gae; bootstrap at time limits and rollout ends -> next_values; theta_old, --anneal-lr,
+    --target-kl, --max-grad-norm, --norm-reward -> train; --norm-adv -> normalise; processes -> share, start,
+    gather; --norm-obs -> RunningNorm; draws (Gumbel trick) -> Categorical; one vector of weights -> flatten
 Departs:
-    Advantages are normalised in each minibatch (--norm-adv). Observations and rewards can be normalised.
+    Advantages are normalised in each minibatch; observations and rewards can be. Adam's eps is 1e-5.
     The gradient's norm is clipped. The value loss has a factor of 1/2, and can be clipped like the ratio.
-    The learning rate falls to 0 (--anneal-lr) and eps stays. On Atari the paper lets both fall.
-    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
+    The learning rate falls to 0; on Atari the paper lets eps fall, too. --target-kl can end the epochs early.
+    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
     Frames get the network of Mnih et al. 2015. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
@@ -71,10 +71,10 @@ class Args:
     num_envs: int = 8  # N, parallel environments
     num_steps: int = 32  # T, steps of each environment in a rollout
     gamma: float = 0.98  # discount per step
-    num_minibatches: int = 2  # parts of a shuffled rollout, an update each
-    update_epochs: int = 10  # passes over a rollout
+    num_minibatches: int = 2  # parts of a shuffled rollout, an update each; M = N T / parts
+    update_epochs: int = 10  # K, passes over a rollout
     gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
-    clip_coef: float = 0.2  # eps: ratios below 1 - eps or above 1 + eps gain nothing more
+    clip_coef: float = 0.2  # eps: no gain from a ratio above 1 + eps if A > 0, below 1 - eps if A < 0
     clip_vloss: bool = False  # clip the change of V to eps in the value loss, too
     norm_adv: bool = True  # normalise the advantages of a minibatch
     target_kl: float = 0.0  # end the epochs once the last minibatch's KL divergence is above it (0: never)
@@ -260,7 +260,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
         truncated: torch.Tensor, gamma: float, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Advantages and returns (T, N) of a rollout. next_value is V of the true next observations.
 
-    A terminal state has no value. At a time limit and at the rollout's end V stands for the rest.
+    V of a terminal state is 0. At a time limit and at the rollout's end V stands for the rest.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16). With lam = 1 it is Mnih et al. 2016, Algorithm S3.
     Schulman et al. 2017 print T-t+1 for the last exponent of Eq. (11), which is T-t-1.
     """
@@ -293,7 +293,7 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
              vf_coef: float, ent_coef: float, clip_vloss: bool) -> tuple[torch.Tensor, dict]:
     """Loss () and its parts, from tensors of shape (B,) each. Schulman et al. 2017, Eqs. (7) and (9)."""
     adv, ret = adv.detach(), ret.detach()  # (B,) each
-    log_ratio = (logp - old_logp).clamp(max=80)  # (B,), exp(89) overflows: the gradient would be nan
+    log_ratio = (logp - old_logp).clamp(max=40)  # (B,), beyond e^44 the gradient's norm would overflow
     ratio = log_ratio.exp()  # (B,)
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)  # (B,)
     policy_loss = -torch.min(ratio * adv, clipped * adv).mean()  # ()
@@ -304,8 +304,8 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
     value_loss = 0.5 * error.mean()  # ()
     bonus = ent_coef * entropy.mean() if ent_coef else 0.0  # (), 0.0 spares a backward pass through H
     loss = policy_loss + vf_coef * value_loss - bonus  # ()
-    with torch.no_grad():
-        approx_kl, clipfrac = (ratio - 1 - log_ratio).mean(), (ratio != clipped).float().mean()  # ()
+    approx_kl = (ratio - 1 - log_ratio).detach().mean()  # (), estimates KL(theta_old || theta)
+    clipfrac = (ratio != clipped).float().mean()  # ()
     return loss, {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach(),
                   "entropy": entropy.detach().mean(), "approx_kl": approx_kl, "clipfrac": clipfrac}
 
@@ -326,8 +326,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def flatten(net: nn.Module) -> torch.Tensor:
-    """Move all parameters of `net` into one vector (P,), and their gradients into its grad, and return it.
-    It is clipped, averaged and stepped faster than one parameter after the other."""
+    """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
+    operation then clips, averages or steps them all. What would cut the views: zero_grad(), a later .to()."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -421,21 +421,20 @@ def train(args: Args, state: dict | None = None) -> float:
         batch = Rollout(*(torch.from_numpy(np.stack(x)).to(device) for x in zip(*rows, strict=True)))
 
         # learn
-        reward = batch.reward
         if args.norm_reward:
             reward_norm.update(gather(batch.reward_sum.flatten(), world))
-            reward = (reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10)  # (T, N)
+            batch = batch._replace(reward=(batch.reward / (reward_norm.var + 1e-8).sqrt()).clamp(-10, 10))
         # changed from a2c.py: epochs of minibatches, against the old policy
         with torch.no_grad():
             dist, value = net(batch.obs.flatten(0, 1))  # of theta_old; value (B,), B = T * N
-            old_logp, old_value = dist.log_prob(batch.action.flatten(0, 1)), value.view_as(reward)
-        adv, ret = gae(reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
+            old_logp, old_value = dist.log_prob(batch.action.flatten(0, 1)), value.view_as(batch.reward)
+        adv, ret = gae(batch.reward, old_value, next_values(net.critic, batch, old_value), batch.terminated,
                        batch.truncated, args.gamma, args.gae_lambda)
-        data = [*(x.flatten(0, 1) for x in (batch.obs, batch.action, adv, ret)), old_logp, value]  # (B, ...)
+        data = [*(x.flatten(0, 1) for x in (batch.obs, batch.action, adv, ret, old_value)), old_logp]
         for _ in range(args.update_epochs):
             order = torch.randperm(taken // world).to(device)
-            parts = (x[order].chunk(args.num_minibatches) for x in data)
-            for obs_m, action_m, adv_m, ret_m, old_logp_m, old_value_m in zip(*parts, strict=True):
+            shuffled = (x[order].chunk(args.num_minibatches) for x in data)
+            for obs_m, action_m, adv_m, ret_m, old_value_m, old_logp_m in zip(*shuffled, strict=True):
                 adv_m = normalise(adv_m, gather(adv_m, world)) if args.norm_adv else adv_m
                 dist, value = net(obs_m)
                 loss, info = ppo_loss(dist.log_prob(action_m), old_logp_m, adv_m, value, old_value_m, ret_m,
@@ -450,7 +449,7 @@ def train(args: Args, state: dict | None = None) -> float:
                 optimizer.step()
             if args.target_kl and gather(info["approx_kl"].view(1), world).mean() > args.target_kl:
                 break
-        if args.norm_obs:  # only now, so that this update was of the policy that acted
+        if args.norm_obs:  # after the update, which sees observations as the policy that acted did
             net.norm.update(gather(batch.obs.flatten(0, 1), world))
         # changed from a2c.py: the learning rate falls
         run.log_losses(step, learning_rate=lr, **info)

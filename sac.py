@@ -23,7 +23,7 @@ Departs:
     Before learning-starts the actions are uniformly random.
     The log of sigma is clamped to [-20, 2].
     Adam steps log alpha, which starts at log 0.2.
-    A time limit does not end the return: the target bootstraps there. A checkpoint cuts episodes like one.
+    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
     Networks and replay memory see actions in [-1, 1]: log pi has no term for the environment's bounds.
     Evaluation is without noise: it acts by tanh(mu).
     The budget is for Pendulum. The other defaults are those of the paper's Table 1, where it has them.
