@@ -58,7 +58,7 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    learning_rate: float = 2e-3  # of the policy's optimizer
+    learning_rate: float = 1.5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
     gamma: float = 0.99  # discount per step
