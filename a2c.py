@@ -15,15 +15,15 @@ Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V
     loss = mean of [-A_t log pi(a_t | s_t) + vf_coef * (R_t - V(s_t))^2 / 2 - ent_coef * H(s_t)]
 
 Where: Algorithm S3 (supplement) -> train; its R -> gae, with lam = 1; its two gradients, and the entropy
-    bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at a time limit and a rollout's
-    end -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm, ActorCritic;
-    --max-grad-norm, --norm-reward -> train; processes -> share, start, gather; one vector -> flatten
+    bonus of section 4, which Algorithm S3 leaves out -> a2c_loss; bootstrap at time limits and rollout ends
+    -> next_values; RMSProp's constants -> Args; --norm-obs -> RunningNorm; --max-grad-norm, --anneal-lr,
+    --norm-reward -> train; processes -> share, start, gather; one vector of weights -> flatten
 Departs:
     All environments step together, so no thread lags behind. A rollout goes on into the next episode.
     The loss is the mean over the rollout. In the paper each thread sums over t.
     The value loss has a factor of 1/2 and --vf-coef. The gradient's norm is clipped.
     Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
-    RMSprop adds eps after the root, the paper before it. The learning rate is constant; there it falls to 0.
+    RMSprop adds eps after the root, the paper before it.
     Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
     Observations and rewards can be normalised. Weights are orthogonal at first. Defaults are for CartPole.
@@ -63,7 +63,8 @@ class Args:
     seed: int = 1  # of all random numbers
     # changed from vpg.py: rollouts instead of episodes, one optimizer, normalisation
     total_timesteps: int = 300_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    learning_rate: float = 5e-4  # of RMSprop
+    learning_rate: float = 7e-4  # of RMSprop
+    anneal_lr: bool = True  # the learning rate falls linearly to 0
     rmsprop_alpha: float = 0.99  # decay of the mean square
     rmsprop_eps: float = 1e-5  # added to its root
     num_envs: int = 8  # N, parallel environments
@@ -369,11 +370,12 @@ def train(args: Args, state: dict | None = None) -> float:
     optimizer = torch.optim.RMSprop([params])
     reward_norm = RunningNorm(()).to(device)
     run = start(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm}, rank)
-    optimizer.param_groups[0].update(lr=args.learning_rate, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step, taken = run.first_step, args.num_steps * args.num_envs  # taken: transitions of a rollout
     obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     while step < args.total_timesteps:
+        lr = args.learning_rate * (1 - step / args.total_timesteps if args.anneal_lr else 1)
+        optimizer.param_groups[0].update(lr=lr, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
         rows = []
         for _ in range(args.num_steps):
             # act
@@ -413,7 +415,7 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.step()
         if args.norm_obs:  # after the update, which sees observations as the policy that acted did
             net.norm.update(gather(batch.obs.flatten(0, 1), world))
-        run.log_losses(step, **info)
+        run.log_losses(step, learning_rate=lr, **info)
 
         # save
         if step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency):

@@ -67,6 +67,7 @@ class Args:
     # changed from a2c.py: reuse of a rollout, GAE(lambda), other defaults
     total_timesteps: int = 100_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
     learning_rate: float = 1e-3  # of Adam
+    anneal_lr: bool = True  # the learning rate falls linearly to 0
     adam_eps: float = 1e-5  # of Adam
     num_envs: int = 8  # N, parallel environments
     num_steps: int = 32  # T, steps of each environment in a rollout
@@ -78,7 +79,6 @@ class Args:
     clip_vloss: bool = False  # clip the change of V to eps in the value loss, too
     norm_adv: bool = True  # normalise the advantages of a minibatch
     target_kl: float = 0.0  # end the epochs once the last minibatch's KL divergence is above it (0: never)
-    anneal_lr: bool = True  # the learning rate falls linearly to 0
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
     norm_obs: bool = False  # normalise observations by their running mean and deviation
@@ -393,13 +393,12 @@ def train(args: Args, state: dict | None = None) -> float:
     optimizer = torch.optim.Adam([params], fused=True)
     reward_norm = RunningNorm(()).to(device)
     run = start(args, state, {"net": net, "optimizer": optimizer, "reward_norm": reward_norm}, rank)
-    # changed from a2c.py: Adam's constants are set in the loop
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step, taken = run.first_step, args.num_steps * args.num_envs  # taken: transitions of a rollout
     obs, reward_sum = run.checkpoint(step, envs, eval_policy), np.zeros(envs.num_envs)
     while step < args.total_timesteps:
-        # changed from a2c.py: the learning rate falls
         lr = args.learning_rate * (1 - step / args.total_timesteps if args.anneal_lr else 1)
+        # changed from a2c.py: Adam's eps
         optimizer.param_groups[0].update(lr=lr, eps=args.adam_eps)  # not the checkpoint's
         rows = []
         for _ in range(args.num_steps):
@@ -451,7 +450,6 @@ def train(args: Args, state: dict | None = None) -> float:
                 break
         if args.norm_obs:  # after the update, which sees observations as the policy that acted did
             net.norm.update(gather(batch.obs.flatten(0, 1), world))
-        # changed from a2c.py: the learning rate falls
         run.log_losses(step, learning_rate=lr, **info)
 
         # save

@@ -126,26 +126,29 @@ def test_warm_up(num_envs, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("anneal_lr", [True, False])
-def test_learning_rate(anneal_lr, tmp_path, monkeypatch):
-    """ppo's falls linearly from the first rollout to what would be 0 after the last. Whatever makes a rollout
-    of 32 transitions, minibatches have 16."""
-    seen, step = [], torch.optim.Adam.step
-    loss, sizes = ppo.ppo_loss, []
+@pytest.mark.parametrize("script", ["a2c", "ppo"])
+def test_learning_rate(script, anneal_lr, tmp_path, monkeypatch):
+    """It falls linearly from the first rollout to what would be 0 after the last. Whatever makes a rollout of
+    32 transitions, ppo's minibatches have 16."""
+    module, optimizer = load(script), {"a2c": torch.optim.RMSprop, "ppo": torch.optim.Adam}[script]
+    seen, step = [], optimizer.step
+    loss, sizes = getattr(module, f"{script}_loss"), []
 
     def watched_step(self, *args, **kwargs):
         seen.append(self.param_groups[0]["lr"])
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(torch.optim.Adam, "step", watched_step)
-    monkeypatch.setattr(ppo, "ppo_loss", lambda *args: sizes.append(len(args[0])) or loss(*args))
+    monkeypatch.setattr(optimizer, "step", watched_step)
+    monkeypatch.setattr(module, f"{script}_loss", lambda *args: sizes.append(len(args[0])) or loss(*args))
+    parts = {"num_minibatches": 2, "update_epochs": 2} if script == "ppo" else {}
+    updates, size = (4, 16) if script == "ppo" else (1, 32)
     for num_envs in MANY:
         seen.clear()
         sizes.clear()
-        folder = train(ppo, tmp_path, total_timesteps=320, num_envs=num_envs, num_steps=32 // num_envs,
-                       num_minibatches=2, update_epochs=2, anneal_lr=anneal_lr, learning_rate=0.01,
-                       eval_episodes=1)
-        want = [0.01 * (1 - i / 10 if anneal_lr else 1) for i in range(10) for _ in range(4)]
-        assert seen == pytest.approx(want) and sizes == [16] * 40
+        folder = train(module, tmp_path, total_timesteps=320, num_envs=num_envs, num_steps=32 // num_envs,
+                       anneal_lr=anneal_lr, learning_rate=0.01, eval_episodes=1, **parts)
+        want = [0.01 * (1 - i / 10 if anneal_lr else 1) for i in range(10) for _ in range(updates)]
+        assert seen == pytest.approx(want) and sizes == [size] * 10 * updates
         assert checkpoint(folder / "checkpoint.pt")["step"] == 320
 
 

@@ -120,7 +120,7 @@ _episodes = {"total_timesteps": 1200, "num_envs": 4, "episodes_per_env": 4, "lea
 POLICY_SETTINGS = {
     "reinforce": _episodes,
     "vpg": {**_episodes, "value_learning_rate": 1e-2, "value_epochs": 10, "ent_coef": 0.0},
-    "a2c": {"total_timesteps": 6000, "num_envs": 4, "num_steps": 3, "learning_rate": 7e-4, "ent_coef": 0.0},
+    "a2c": {"total_timesteps": 6000, "num_envs": 4, "num_steps": 3, "anneal_lr": False, "ent_coef": 0.0},
     "ppo": {"total_timesteps": 2560, "num_envs": 4, "num_steps": 16, "num_minibatches": 2, "update_epochs": 4,
             "learning_rate": 5e-3, "ent_coef": 0.0},
 }
