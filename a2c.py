@@ -63,7 +63,7 @@ class Args:
     seed: int = 1  # of all random numbers
     # changed from vpg.py: rollouts instead of episodes, one optimizer, normalisation
     total_timesteps: int = 300_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    learning_rate: float = 7e-4  # of RMSprop
+    learning_rate: float = 1e-3  # of RMSprop
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     rmsprop_alpha: float = 0.99  # decay of the mean square
     rmsprop_eps: float = 1e-5  # added to its root
