@@ -36,6 +36,13 @@ class Result(NamedTuple):
                          for part, curve in zip(late, self.curves, strict=True) if len(curve)])
 
 
+def args_of(command: str):
+    """The Args of a stored command, with today's defaults."""
+    script, *words = command.split()[1:]
+    sys.path.insert(0, str(ROOT))
+    return tyro.cli(importlib.import_module(script.removesuffix(".py")).Args, args=words)
+
+
 def results_of(folder: Path) -> dict[str, Result]:
     """Label -> what is stored of its seeds in the folder of a suite."""
     runs, points = read(folder / "runs.csv"), {}
@@ -45,8 +52,7 @@ def results_of(folder: Path) -> dict[str, Result]:
     for label in dict.fromkeys(row["label"] for row in runs):
         rows = sorted((row for row in runs if row["label"] == label), key=lambda row: int(row["seed"]))
         curves = [np.array(points.get((label, row["seed"]), [])).reshape(-1, 2) for row in rows]
-        asked = re.findall(r"--total-timesteps (\d+)", rows[0]["command"])  # the last one counts
-        total = int(asked[-1]) if asked else int(max([0, *(curve[-1, 0] for curve in curves if len(curve))]))
+        total = args_of(rows[0]["command"]).total_timesteps
         found[label] = Result(rows, total, np.array([float(row["eval mean"]) for row in rows]), curves)
     return found
 
@@ -168,9 +174,7 @@ def board_report(stored: dict[str, dict[str, Result]]) -> str:
 
 def updates_of(command: str) -> str:
     """Gradient steps of a run of this command, where its flags tell."""
-    script, *words = command.split()[1:]
-    sys.path.insert(0, str(ROOT))
-    args = tyro.cli(importlib.import_module(script.removesuffix(".py")).Args, args=words)
+    args = args_of(command)
     if hasattr(args, "learning_starts"):
         return f"{(args.total_timesteps - args.learning_starts) // args.train_frequency:,}"
     if not hasattr(args, "num_steps"):

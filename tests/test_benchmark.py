@@ -291,7 +291,8 @@ def stored(suite: str) -> dict[str, dict]:
         mine["runs"].append(run)
     for mine in found.values():
         asked = mine["runs"][0]["command"].partition("--total-timesteps ")[2].split()
-        mine["total"] = int(asked[0]) if asked else max(step for curve in mine["curves"] for step, _ in curve)
+        script = mine["runs"][0]["script"]
+        mine["total"] = int(asked[0]) if asked else load(script).Args().total_timesteps
         late = [[value for step, value in curve if step > 0.95 * mine["total"]] for curve in mine["curves"]]
         mine["training"] = [fmean(values) if values else curve[-1][1]
                             for values, curve in zip(late, mine["curves"], strict=True)]
