@@ -327,7 +327,7 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def flatten(net: nn.Module) -> torch.Tensor:
     """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
-    operation then clips, averages or steps them all. What would cut the views: zero_grad(), a later .to()."""
+    operation then clips, averages or steps them all. zero_grad() and a later .to() would cut the views."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
