@@ -38,17 +38,17 @@ SUITES = {
     "pendulum": [(name, name, "Pendulum-v1", PENDULUM.get(name), 5) for name in (*POLICY, "sac")],
     "inverted-pendulum": [(name, name, "InvertedPendulum-v5", None, 5) for name in (*POLICY, "sac")],
     **{suite: [("ppo", "ppo", env, PPO_MUJOCO, 3), ("sac 1M", "sac", env, SAC_1M, 3),
-               ("sac", "sac", env, SAC_300K, few)]
-       for suite, env, few in (("hopper", "Hopper-v5", 3), ("halfcheetah", "HalfCheetah-v5", 1),
-                               ("walker2d", "Walker2d-v5", 0))},
+               *[("sac", "sac", env, SAC_300K, 3)] * (suite == "hopper")]
+       for suite, env in (("hopper", "Hopper-v5"), ("halfcheetah", "HalfCheetah-v5"),
+                          ("walker2d", "Walker2d-v5"))},
     "pong": [("dqn", "dqn", "ALE/Pong-v5", f"{GREEDY} {EPS}", 1),
              ("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4 {EPS}", 1),
              *[(name, name, "ALE/Pong-v5", f"{f'{PONG} {NOISY}' if name == 'noisy_dqn' else GREEDY} {EPS}", 1)
                for name in VALUE[1:]]],
-    "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 2),
+    "pong-n-step": [("dqn n-step 4", "dqn", "ALE/Pong-v5", f"{NSTEP} {EPS}", 3),
                     ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", NSTEP, 2),
                     *[(f"{name} n-step 4", name, "ALE/Pong-v5",
-                       f"{NOISY_NSTEP if name == 'noisy_dqn' else NSTEP} {EPS}", 1) for name in VALUE[1:]]],
+                       f"{NOISY_NSTEP if name == 'noisy_dqn' else NSTEP} {EPS}", 3) for name in VALUE[1:]]],
     "pong-eps": [("dqn, eps 1e-8", "dqn", "ALE/Pong-v5", GREEDY, 1),
                  ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
