@@ -315,8 +315,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

@@ -3,10 +3,10 @@
 # dependencies = ["torch>=2.13", "gymnasium[atari,classic-control,mujoco]>=1.4", "ale-py>=0.12", "numpy>=2.4",
 #                 "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2", "opencv-python-headless>=5"]
 # ///
-r"""NoisyNet-DQN: learned noise on the weights explores in place of epsilon.
+r"""NoisyNet-DQN: noise on the weights, whose size is learned, explores in place of epsilon-greedy.
 
 Paper: Fortunato et al., "Noisy Networks for Exploration", ICLR 2018, arXiv:1706.10295.
-Adds: to dqn.py noisy linear layers, with new noise for every action and every update, in place of epsilon.
+Adds: to dqn.py noisy linear layers in place of epsilon, with new noise for every action and every update.
 
     layer(x) = (mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b                   Eq. (9)
     eps_w[j, i] = f(e_i) f(e_j), eps_b[j] = f(e_j), for input i and output j, with
@@ -15,14 +15,16 @@ Adds: to dqn.py noisy linear layers, with new noise for every action and every u
     loss = mean of (y - Q(s, a, eps; zeta))^2, zeta = all mu and sigma               Eq. (14)
 
 Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise; first mu and sigma (section
-    3.2) -> NoisyLinear; layers with noise -> QNetwork; loss -> td_loss; noise draws -> train: a new eps for
-    each action, a new eps and eps' for each update, which all transitions of the batch share
+    3.2) -> NoisyLinear; layers with noise -> QNetwork; y, Eq. (14) -> td_loss; Algorithm 1 (appendix C.1) ->
+    train: it draws a new eps for each action, and a new eps and eps' for each update, which all transitions
+    of the batch share; evaluation without noise -> train, eval_policy; --eval-epsilon -> act
     As in dqn.py: n-step return -> ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs;
-    reward clipping -> train
+    reward clipping, copy to zeta^- -> train
 Departs:
-    All that dqn.py departs in, apart from epsilon.
+    All that dqn.py departs in, but its schedule of epsilon.
     For vectors the first layer has no noise. In the paper all fully connected layers are noisy.
-    The first sigma is 6 / sqrt(p) by default. The paper's, --sigma-0 0.5, explores CartPole too little.
+    The first sigma is 6 / sqrt(p) by default, for CartPole, which the paper's --sigma-0 0.5 explores too
+    little. Use the paper's elsewhere: with 6 most seeds fail on Acrobot.
     The memory is filled by the noisy policy from the first step.
     Parallel environments share the noise of an action.
     Evaluation is without noise.
@@ -74,7 +76,7 @@ class Args:
     train_frequency: int = 2  # transitions between updates
     target_network_frequency: int = 100  # transitions between copies to the target network
     # changed from dqn.py: noise instead of epsilon
-    sigma_0: float = 6.0  # a layer of p inputs begins with sigma = sigma_0 / sqrt(p)
+    sigma_0: float = 6.0  # a layer of p inputs begins with sigma = sigma_0 / sqrt(p); the paper: 0.5
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
@@ -99,7 +101,8 @@ class Batch(NamedTuple):
 class NoisyLinear(nn.Module):
     """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, p) -> (B, q). Fortunato et al. 2018, Eq. (9).
 
-    The noise eps stays until draw_noise. It is no part of state_dict, so each network keeps its own.
+    The noise eps stays until draw_noise. It is no part of state_dict, so each network keeps its own, and
+    does not move with the layer: after .to(device) draw it anew.
     """
 
     def __init__(self, p: int, q: int, sigma_0: float = 0.5):
@@ -112,7 +115,7 @@ class NoisyLinear(nn.Module):
     def draw_noise(self, draw=torch.randn) -> None:
         """Draw eps_w (q, p) and eps_b (q,), Eqs. (10) and (11); with draw=torch.zeros there is no noise. They
         are new tensors, as backward may still need the old ones. CPU and GPU get the same numbers."""
-        e = draw(sum(self.mu_w.shape)).to(self.mu_w.device)  # (q + p,)
+        e = draw(sum(self.mu_w.shape)).to(self.mu_w)  # (q + p,)
         self.eps_b, eps_in = e.abs().sqrt().copysign(e).split(self.mu_w.shape)  # f(e): (q,), (p,)
         self.eps_w = torch.outer(self.eps_b, eps_in)  # (q, p)
 
@@ -352,8 +355,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

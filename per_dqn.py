@@ -6,23 +6,25 @@
 r"""DQN with prioritised experience replay: transitions with large TD errors are drawn more often.
 
 Paper: Schaul, Quan, Antonoglou and Silver, "Prioritized Experience Replay", ICLR 2016, arXiv:1511.05952.
-Adds: to dqn.py proportional prioritisation and importance weights, which correct the loss for it.
+Adds: to dqn.py proportional prioritisation, and importance weights, which correct the bias that it brings.
 
     P(i) = p_i^alpha / sum_k p_k^alpha                           Eq. (1)
     p_i  = |td_error_i| + eps after an update. A new transition gets the maximal priority so far, at first 1
-    w_i  = (N P(i))^-beta / max_j w_j, with beta from 0.4 to 1   section 3.4
+    w_i  = (M P(i))^-beta / max_j w_j, beta from 0.4 to 1, M transitions in the memory    section 3.4
     loss = mean of w * td_error^2, td_error = y - Q(s, a; theta) with y as in dqn.py
 
 Where: Eq. (1), stratified sampling (one draw from each of B equal parts of the total), importance weights w,
     update of the tree (just before a draw) -> ReplayBuffer.sample; priority of new transitions, slots that
     may not be drawn -> ReplayBuffer.add; p after an update (section 3.3) -> ReplayBuffer.update_priorities;
-    sum tree (appendix B.2.1) -> SumTree; weighted loss (Algorithm 1) -> td_loss; beta's schedule, over all
-    transitions of the run -> train, by linear_schedule
-    As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
-    frames -> ReplayBuffer.stacked_obs; reward clipping -> train
+    sum tree (appendix B.2.1) -> SumTree; y, TD error, weighted loss (Algorithm 1) -> td_loss; schedule of
+    beta, over all transitions of the run -> train, by linear_schedule
+    As in dqn.py: epsilon-greedy -> act; its schedule -> train, by linear_schedule; n-step return ->
+    ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs; reward clipping, copy to theta^-
+    -> train
 Departs:
     All that dqn.py departs in. So the TD error in the priority is not clipped to [-1, 1] either.
-    The target is DQN's. Algorithm 1 has Double DQN's.
+    Target and settings are DQN's. Algorithm 1 has those of Double DQN, tuned (see double_dqn.py).
+    The paper's other variant, by the rank of the TD error, is not here.
     The learning rate is dqn.py's. The paper divides that of its baseline by 4.
     max_j w_j is the maximum in the batch. The paper does not say whether it means the batch or the memory.
     The paper gives no eps. It is 1e-6 here.
@@ -47,7 +49,6 @@ from typing import Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -125,7 +126,7 @@ class QNetwork(nn.Module):
 
 
 class SumTree:
-    """Sums of n leaves in float64, to draw a leaf in proportion to it. Schaul et al. 2016, appendix B.2.1.
+    """A tree of sums over n leaves, float64: `find` draws a leaf in proportion to its value. Appendix B.2.1.
 
     Node i is the sum of nodes 2i and 2i + 1. Leaves 1, 2, 3, 4 make the nodes [unused, 10, 3, 7, 1, 2, 3, 4].
     Write to the leaves, node[2**depth:], then call update.
@@ -144,12 +145,12 @@ class SumTree:
             self.node[node] = self.left[node] + self.right[node]
 
     def find(self, prefix: np.ndarray) -> np.ndarray:
-        """The leaves (B,) where the running sum first exceeds prefix (B,), which is below node 1."""
+        """The leaves (B,) where the running sum first exceeds prefix (B,), from 0 to below node[1]."""
         node = np.ones(len(prefix), np.int64)
         for _ in range(self.depth):
-            left = self.left[node]
-            right = (prefix >= left) & (self.right[node] > 0)  # rounding may push prefix beyond the sum
-            node, prefix = 2 * node + right, prefix - left * right
+            below = self.left[node]
+            go_right = (prefix >= below) & (self.right[node] > 0)  # rounding may push prefix beyond the sum
+            node, prefix = 2 * node + go_right, prefix - below * go_right
         return node - (1 << self.depth)
 
 
@@ -160,13 +161,14 @@ class ReplayBuffer:
     Each observation is stored once. Slot i + N has the next observation of slot i; where an episode ended,
     `final_obs` has it. Frame stacks are stored as single frames: only the newest is kept, and stacked_obs
     rebuilds the stack, with zeros before the episode's first frame.
-    The slots are the leaves of a sum tree. Where p_alpha is 0 a slot is not drawn.
+    The slots are the leaves of a sum tree. Where p_alpha is 0 a slot is not drawn. Copy a buffer by its
+    state_dict: deepcopy and pickle would cut the tree's views.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
         self.num_envs, self.n_step, self.gamma = num_envs, n_step, gamma
         self.stack = obs_shape[0] if len(obs_shape) == 3 else 1
-        rows = math.ceil(capacity / num_envs) + n_step + self.stack - 1  # not all are drawn: see sample
+        rows = math.ceil(capacity / num_envs) + n_step + self.stack - 1  # not all are drawn: see add
         self.size, self.count = rows * num_envs, 0  # slots, and steps ever stored
         frame_shape, dtype = (obs_shape[1:], np.uint8) if self.stack > 1 else (obs_shape, np.float32)
         self.obs = np.zeros((self.size, *frame_shape), dtype)
@@ -191,21 +193,23 @@ class ReplayBuffer:
         for env in self.ended[slots].nonzero()[0].tolist():
             self.final_obs[first + env] = next_obs[env].copy()
         self.count += self.num_envs
-        frames, window = (self.stack - 1) * self.num_envs, self.n_step * self.num_envs  # slots on, slots back
+        # Example: frames, N = 1, n = 3, and slot 10 is new. The stack of slot 13, the oldest, has lost the
+        # frame that was in slot 10, and slot 7 now has its three steps. With vectors slot 10 itself is lost.
+        frames, window = (self.stack - 1) * self.num_envs, self.n_step * self.num_envs  # slots ahead, back
         lost, complete = (first + frames) % self.size, (first - window) % self.size
-        self.p_alpha[lost:lost + self.num_envs] = 0  # their stacks lack a frame now (vectors: the new slots)
+        self.p_alpha[lost:lost + self.num_envs] = 0
         self.p_alpha[complete:complete + self.num_envs] = self.max_p_alpha if self.count > window else 0
         self.pending += [*range(lost, lost + self.num_envs), *range(complete, complete + self.num_envs)]
 
     def sample(self, batch_size: int, device: str, beta: float) -> Batch:
         """Draw transition i with probability P(i), Eq. (1), stratified: one from each of B equal parts of the
         total. More than n steps of each env must be stored."""
-        # p_alpha is 0 for the newest n steps (no whole window) and, with frames, the oldest three (no stack).
         self.tree.update(np.array(self.pending, int))
         self.pending.clear()
         uniform = torch.rand(batch_size, dtype=torch.float64).numpy()  # (B,)
         start = self.tree.find((np.arange(batch_size) + uniform) / batch_size * self.tree.node[1])  # (B,)
-        weight = np.float32((self.p_alpha[start] / self.p_alpha[start].min()) ** -beta)  # N, total cancel
+        # w = (P / min P)^-beta, as the memory's size and the total cancel
+        weight = np.float32((self.p_alpha[start] / self.p_alpha[start].min()) ** -beta)  # (B,)
         slot, running = start, np.ones(batch_size, bool)
         reward, discount = np.zeros(batch_size, np.float32), np.ones(batch_size, np.float32)
         for _ in range(self.n_step):  # a window stops at the last step of its episode
@@ -221,7 +225,8 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def update_priorities(self, slot: torch.Tensor, td_error: torch.Tensor, alpha: float, eps: float) -> None:
-        """Store p^alpha, p = |td_error| + eps, of a batch, (B,) and (B,). Call it before the next add."""
+        """Store p^alpha, p = |td_error| + eps, of a batch, (B,) and (B,). Call it before the next add, after
+        which the slots may have other steps."""
         p_alpha = (td_error.abs().cpu().double().numpy() + eps) ** alpha
         self.p_alpha[slot.cpu().numpy()] = p_alpha
         self.max_p_alpha = max(self.max_p_alpha, float(p_alpha.max()))
@@ -268,8 +273,8 @@ def td_loss(batch: Batch, q_net: nn.Module, target_net: nn.Module) -> tuple[torc
         next_q = target_net(batch.next_obs).amax(dim=1)  # (B,)
         y = batch.reward + batch.discount * (1 - batch.terminated) * next_q  # (B,)
     q = q_net(batch.obs).gather(1, batch.action.unsqueeze(1)).squeeze(1)  # (B,)
-    td_error = y - q.detach()  # (B,)
-    return (batch.weight * F.mse_loss(q, y, reduction="none")).mean(), td_error
+    td_error = y - q  # (B,)
+    return (batch.weight * td_error.square()).mean(), td_error.detach()
 
 
 @torch.inference_mode()
@@ -386,8 +391,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

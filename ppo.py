@@ -109,10 +109,10 @@ class Rollout(NamedTuple):
 class Categorical(NamedTuple):
     """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
 
-    logp: torch.Tensor  # (B, A) or (B, K, A), normalised
+    logp: torch.Tensor  # (B, A) or (B, K, A), normalised; (T, N, A) must be flattened first
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel trick: logp - log(exponential noise) is largest at a draw from pi."""
+        """(B,) or (B, K), by the Gumbel trick: for E ~ Exp(1), argmax of logp - log E is a draw from pi."""
         noise = torch.empty(self.logp.shape).exponential_().to(self.logp.device)
         return (self.logp - noise.log()).argmax(-1)
 
@@ -133,6 +133,7 @@ class Normal(NamedTuple):
     mean: torch.Tensor  # (B, A)
     log_std: torch.Tensor  # (A,), does not depend on the state
 
+    @torch.no_grad()
     def sample(self) -> torch.Tensor:
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)  # (B, A)
 
@@ -141,10 +142,11 @@ class Normal(NamedTuple):
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)  # (B,)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))  # (B,)
+        entropy = self.log_std + 0.5 * math.log(2 * math.pi * math.e)  # (A,)
+        return entropy.sum(-1).expand(self.mean.shape[:-1])  # (B,)
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -185,7 +187,7 @@ class Policy(nn.Module):
             outputs, self.log_std = space.shape[0], nn.Parameter(torch.zeros(space.shape))
         elif isinstance(space, Discrete):
             outputs = int(space.n)
-        else:  # MultiDiscrete: each of the K actions has logits for the largest, of which some are absent
+        else:  # MultiDiscrete: each of the K actions has as many logits as the largest, some of them absent
             sizes = torch.tensor(space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -199,7 +201,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
         return Categorical(out.log_softmax(-1))
 
 
@@ -491,8 +493,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

@@ -12,16 +12,19 @@ Adds: nothing. It is the first of a chain: reinforce.py -> vpg.py -> a2c.py -> p
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
-    --reduction mean: the mean over t instead of the sum. Each step of a short episode then weighs more, and
-        the gradient shrinks as episodes grow. Adam hides a constant factor but not this one; SGD hides none.
+    --reduction mean: the mean over t instead of the sum. It divides an episode's gradient by its length, so
+        the steps of short ones weigh more. Adam hides a constant factor but not this one; SGD hides none.
 
 Where: Sutton's return R_t, here G_t (rewards-to-go) -> discounted_returns; Williams's Eq. (11), with G_t for
     the whole reward -> reinforce_loss; whole episodes, as many from each environment -> collect;
     --reduction, mean over episodes -> train; Gumbel trick -> Categorical.sample
 Departs:
-    Williams weighs an action by all rewards of its episode. Here only rewards after it count, discounted.
-    No term has the factor gamma^t, as is usual in practice. There is no baseline.
-    A batch of episodes makes one optimizer step. Adam replaces plain gradient ascent (--optimizer sgd).
+    Williams weighs an action by all rewards of its episode. Here only its own and later ones count.
+    They are discounted, but the factor gamma^t of the discounted objective is left out, as in most programs.
+    There is no baseline. Atari games are learned from the sign of the reward (--clip-reward).
+    A batch of episodes makes one step of Adam, in place of gradient ascent (--optimizer sgd).
+    Environments that wait for others to end their part of a batch play on. Nothing is learned from these
+    transitions, and --total-timesteps does not count them.
     A time limit ends the sum like a terminal state, so the last steps before it look worse than they are.
     Networks are MLPs of 64 and 64 tanh units, or that of Mnih et al. 2015. Weights are orthogonal at first.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
@@ -85,10 +88,10 @@ class Episode(NamedTuple):
 class Categorical(NamedTuple):
     """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
 
-    logp: torch.Tensor  # (B, A) or (B, K, A), normalised
+    logp: torch.Tensor  # (B, A) or (B, K, A), normalised; (T, N, A) must be flattened first
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel trick: logp - log(exponential noise) is largest at a draw from pi."""
+        """(B,) or (B, K), by the Gumbel trick: for E ~ Exp(1), argmax of logp - log E is a draw from pi."""
         noise = torch.empty(self.logp.shape).exponential_().to(self.logp.device)
         return (self.logp - noise.log()).argmax(-1)
 
@@ -109,6 +112,7 @@ class Normal(NamedTuple):
     mean: torch.Tensor  # (B, A)
     log_std: torch.Tensor  # (A,), does not depend on the state
 
+    @torch.no_grad()
     def sample(self) -> torch.Tensor:
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)  # (B, A)
 
@@ -117,10 +121,11 @@ class Normal(NamedTuple):
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)  # (B,)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))  # (B,)
+        entropy = self.log_std + 0.5 * math.log(2 * math.pi * math.e)  # (A,)
+        return entropy.sum(-1).expand(self.mean.shape[:-1])  # (B,)
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -161,7 +166,7 @@ class Policy(nn.Module):
             outputs, self.log_std = space.shape[0], nn.Parameter(torch.zeros(space.shape))
         elif isinstance(space, Discrete):
             outputs = int(space.n)
-        else:  # MultiDiscrete: each of the K actions has logits for the largest, of which some are absent
+        else:  # MultiDiscrete: each of the K actions has as many logits as the largest, some of them absent
             sizes = torch.tensor(space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -175,7 +180,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
         return Categorical(out.log_softmax(-1))
 
 
@@ -249,7 +254,7 @@ def train(args: Args, state: dict | None = None) -> float:
         return evaluate(args, eval_policy)
     optimizer_class = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = optimizer_class(policy.parameters(), lr=args.learning_rate, fused=True)
-    run = Run(args, state, {"policy": policy, args.optimizer: optimizer})
+    run = Run(args, state, {"policy": policy, args.optimizer: optimizer})  # none takes another's state
     optimizer.param_groups[0]["lr"] = args.learning_rate  # not the checkpoint's
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step = run.first_step
@@ -309,8 +314,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

@@ -3,7 +3,7 @@
 # dependencies = ["torch>=2.13", "gymnasium[mujoco,classic-control]>=1.4", "numpy>=2.4", "tyro>=1.0",
 #                 "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2"]
 # ///
-r"""SAC: off-policy learning of a stochastic policy, which is rewarded for its entropy as well.
+r"""SAC: an off-policy actor-critic that maximizes the reward plus alpha times the entropy of the policy.
 
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905, 2018.
 Adds: nothing. It is a root of its own, with the plumbing of dqn.py.
@@ -14,18 +14,19 @@ Adds: nothing. It is a root of its own, with the plumbing of dqn.py.
     J_alpha = mean of -alpha * (log pi(a | s) + target_entropy),  target_entropy = -dim(A)              (18)
     theta^- = tau * theta + (1 - tau) * theta^-                          theta^- is the target critic
 
-Where: Algorithm 1 -> train; J_Q -> critic_loss and its target y -> soft_target; J_pi, Eqs. (7), (9) ->
-    policy_loss; J_alpha -> temperature_loss; a, Eq. (8), and log pi under tanh, Eq. (26) -> squash;
-    noise -> Policy.sample; minimum of two critics (Sec. 6, unnumbered) -> soft_target, policy_loss; the two
-    critics -> Critic; Polyak averaging -> polyak_update; replay memory D -> ReplayBuffer; random warm-up,
-    critic frozen while the policy learns (backward) -> train; scaling of actions to the bounds -> to_env
+Where: Algorithm 1, with the gradients (6) and (10) by backward -> train; J_Q -> critic_loss; y, with V of
+    Eq. (3) -> soft_target; J_pi, Eqs. (7), (9) -> policy_loss; J_alpha -> temperature_loss; target entropy
+    -> train; mu, sigma -> Policy; noise -> Policy.sample; a, Eq. (8), and log pi under tanh, Eq. (26) ->
+    squash; minimum of two critics (Sec. 6, unnumbered) -> soft_target, policy_loss; the two critics ->
+    Critic; Polyak averaging -> polyak_update; replay memory (pool) D -> ReplayBuffer; random warm-up, critic
+    frozen while the policy learns -> train; scaling to the bounds -> to_env; evaluation by tanh(mu) -> act
 Departs:
-    Before learning-starts the actions are uniformly random.
+    Before learning-starts the actions are uniformly random, and nothing is learned.
     The log of sigma is clamped to [-20, 2].
     Adam steps log alpha, which starts at log 0.2.
     Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
-    Networks and replay memory see actions in [-1, 1]: log pi has no term for the environment's bounds.
-    Evaluation is without noise: it acts by tanh(mu).
+    Terminal states have value 0. The paper's equations have no terminal states.
+    Actions are scaled to the environment's bounds. Networks, replay memory and log pi see them in [-1, 1].
     The budget is for Pendulum. The other defaults are those of the paper's Table 1, where it has them.
 Run:
     python sac.py
@@ -70,8 +71,8 @@ class Args:
     learning_starts: int = 1_000  # transitions stored, by random actions, before updates begin
     train_frequency: int = 1  # transitions between updates
     tau: float = 0.005  # weight of the critic in an update of the target critic
-    autotune: bool = True  # learn the temperature alpha, for a policy entropy of -dim(A)
-    alpha: float = 0.2  # the temperature, or with autotune the first one
+    autotune: bool = True  # learn the temperature alpha, so that the policy's entropy comes to -dim(A)
+    alpha: float = 0.2  # the temperature; with autotune, its initial value
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cpu, as the networks are small
     num_threads: int = 0  # threads of torch (0: one)
     eval_episodes: int = 10  # episodes of the final evaluation, with tanh(mu) as the action
@@ -103,9 +104,10 @@ class Policy(nn.Module):
         return mean, log_std.clamp(-20, 2)
 
     def sample(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A draw from pi(. | s) (B, A) in [-1, 1], which carries the gradient, and its log pi (B,)."""
+        """Draw actions from pi(. | s), (B, A) in [-1, 1], and their log pi (B,). Both carry the gradient."""
         mean, log_std = self(obs)
-        return squash(mean, log_std, torch.randn(mean.shape).to(mean.device))
+        noise = torch.randn(mean.shape).to(mean.device)  # drawn on the CPU: the same on every device
+        return squash(mean, log_std, noise)
 
 
 class TwinLinear(nn.Module):
@@ -146,11 +148,10 @@ class ReplayBuffer:
         arrays = (np.zeros((capacity, *shape), np.float32) for shape in shapes)  # take memory as they fill
         self.data = Batch(*map(torch.from_numpy, arrays))
 
-    def add(self, *step: np.ndarray) -> None:
-        """Store a step of all environments, arrays (N, ...) in the order of Batch. The next observation is
-        never one after a reset."""
-        slots = torch.arange(self.count, self.count + len(step[0])) % self.size  # (N,)
-        for ring, x in zip(self.data, step, strict=True):
+    def add(self, obs, action, reward, terminated, next_obs) -> None:
+        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        slots = torch.arange(self.count, self.count + len(reward)) % self.size  # (N,)
+        for ring, x in zip(self.data, (obs, action, reward, terminated, next_obs), strict=True):
             ring[slots] = torch.as_tensor(x, dtype=torch.float32)
         self.count += len(slots)
 
@@ -160,7 +161,7 @@ class ReplayBuffer:
         return Batch(*(ring[slots].to(device) for ring in self.data))
 
     def state_dict(self) -> dict:
-        """The filled slots, in the ring's memory; by way of NumPy, or torch.save would write all slots."""
+        """The filled slots, cut in NumPy: of a slice made by torch, torch.save would write all slots."""
         return {"count": self.count, "size": self.size} | {
             name: torch.from_numpy(ring.numpy()[:self.count]) for name, ring in self.data._asdict().items()}
 
@@ -198,7 +199,8 @@ def critic_loss(q: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def policy_loss(logp: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor | float) -> torch.Tensor:
-    """J_pi (), from logp (B,) and q (2, B) of reparameterised actions, which carry the gradient. Eq. (9)."""
+    """J_pi (), from logp (B,) and q (2, B) of reparameterised actions, which carry the gradient. Eq. (9).
+    alpha must carry none."""
     return (alpha * logp - q.amin(dim=0)).mean()
 
 
@@ -216,7 +218,7 @@ def polyak_update(target_net: nn.Module, net: nn.Module, tau: float) -> None:
 
 # changed from dqn.py: the policy explores by itself
 @torch.inference_mode()
-def act(policy: nn.Module, obs: np.ndarray, device: str, greedy: bool = False) -> np.ndarray:
+def act(policy: Policy, obs: np.ndarray, device: str, greedy: bool = False) -> np.ndarray:
     """A draw from the policy, or tanh(mean) if `greedy`: (N, O) -> (N, A) in [-1, 1]."""
     obs = torch.from_numpy(obs).to(device)
     return (policy(obs)[0].tanh() if greedy else policy.sample(obs)[0]).cpu().numpy()
@@ -236,8 +238,8 @@ def train(args: Args, state: dict | None = None) -> float:
     envs, device = set_up(args)
     check(args, envs)
     space = envs.single_action_space
-    sizes = envs.single_observation_space.shape[0], math.prod(space.shape)  # O, A
-    policy, critic = Policy(*sizes).to(device), Critic(*sizes).to(device)
+    obs_size, action_size = envs.single_observation_space.shape[0], math.prod(space.shape)  # O, A
+    policy, critic = Policy(obs_size, action_size).to(device), Critic(obs_size, action_size).to(device)
 
     def eval_policy(obs: np.ndarray) -> np.ndarray:
         return to_env(act(policy, obs, device, greedy=True), space)
@@ -247,11 +249,11 @@ def train(args: Args, state: dict | None = None) -> float:
         envs.close()
         return evaluate(args, eval_policy)
     target_critic = copy.deepcopy(critic)
-    log_alpha = nn.Parameter(torch.tensor(args.alpha or 1.0, device=device).log())
+    log_alpha = nn.Parameter(torch.tensor(args.alpha or 1.0, device=device).log())  # --alpha 0 has no log
     temperature = nn.ParameterDict({"log_alpha": log_alpha})
     policy_optimizer, critic_optimizer, temperature_optimizer = optimizers = [
         torch.optim.Adam(net.parameters(), fused=True) for net in (policy, critic, temperature)]
-    buffer = ReplayBuffer(args.buffer_size, *sizes)
+    buffer = ReplayBuffer(args.buffer_size, obs_size, action_size)
     parts = {"policy": policy, "critic": critic, "target_critic": target_critic, "temperature": temperature,
              "policy_optimizer": policy_optimizer, "critic_optimizer": critic_optimizer,
              "temperature_optimizer": temperature_optimizer, "buffer": buffer}
@@ -262,7 +264,7 @@ def train(args: Args, state: dict | None = None) -> float:
     while step < args.total_timesteps:
         # act
         if step < args.learning_starts:
-            action = 2 * torch.rand(args.num_envs, sizes[1]).numpy() - 1  # (N, A), uniform in [-1, 1]
+            action = 2 * torch.rand(args.num_envs, action_size).numpy() - 1  # (N, A), uniform in [-1, 1]
         else:
             action = act(policy, obs, device)
 
@@ -291,11 +293,11 @@ def train(args: Args, state: dict | None = None) -> float:
             new_action, logp = policy.sample(batch.obs)
             pi_loss = policy_loss(logp, critic(batch.obs, new_action), alpha)
             policy_optimizer.zero_grad()
-            pi_loss.backward(inputs=list(policy.parameters()))  # the critic is frozen
+            pi_loss.backward(inputs=list(policy.parameters()))  # no gradient for the critic: it is frozen
             policy_optimizer.step()
             if args.autotune:
                 temperature_optimizer.zero_grad()
-                temperature_loss(log_alpha, logp, -sizes[1]).backward()
+                temperature_loss(log_alpha, logp, target_entropy=-action_size).backward()
                 temperature_optimizer.step()
             run.log_losses(step, critic_loss=q_loss, policy_loss=pi_loss, entropy=-logp.mean(), alpha=alpha)
 
@@ -343,8 +345,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 # changed from dqn.py: vectors only

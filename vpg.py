@@ -8,7 +8,8 @@
 Paper: Sutton, McAllester, Singh and Mansour, "Policy Gradient Methods for Reinforcement Learning with
     Function Approximation", NIPS 12, 1057-1063, 2000. The baseline itself is Williams's (1992).
 Adds: to reinforce.py a baseline and an entropy bonus. A baseline that depends on the state alone leaves the
-    expected gradient as it is, and a good one lowers its variance.
+    expected gradient as it is, and a good one lowers its variance. (With --reduction mean it has a bias: the
+    factor 1/T depends on the actions.)
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
@@ -16,14 +17,14 @@ Adds: to reinforce.py a baseline and an entropy bonus. A baseline that depends o
                mean:  b = the mean of all G_t of the batches before
                none:  b = 0
 
-Where: section 3 (any function of the state may be subtracted) -> vpg_loss; V(s; phi) -> Critic; its fit ->
-    value_loss and train, under "fit"; mean of past returns -> RunningMean; the rest as in reinforce.py
+Where: Theorem 1 with G_t for Q, section 3 (any function of the state may be subtracted), entropy bonus ->
+    vpg_loss; H -> Categorical.entropy, Normal.entropy; V(s; phi) -> Critic; its fit -> value_loss and train,
+    under "fit"; mean of past returns -> RunningMean; the rest as in reinforce.py
 Departs:
+    All that reinforce.py departs in, except that there is a baseline.
+    The return G_t stands for Q, in place of the paper's function approximator f_w.
     The entropy bonus is not Sutton's but that of Mnih et al. 2016, section 4.
     No GAE and no normalised advantages, which other programs add under this name.
-    A time limit ends the sum like a terminal state, so the last steps before it look worse than they are.
-    No term has the factor gamma^t. A batch of episodes makes one step of the policy's optimizer.
-    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
 Run:
     python vpg.py
     python vpg.py --baseline mean --ent-coef 0
@@ -57,7 +58,7 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
-    # changed from reinforce.py: a baseline bears larger steps
+    # changed from reinforce.py: with a baseline, larger steps are safe
     learning_rate: float = 5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
     episodes_per_env: int = 4  # whole episodes from each environment in a batch
@@ -90,10 +91,10 @@ class Episode(NamedTuple):
 class Categorical(NamedTuple):
     """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
 
-    logp: torch.Tensor  # (B, A) or (B, K, A), normalised
+    logp: torch.Tensor  # (B, A) or (B, K, A), normalised; (T, N, A) must be flattened first
 
     def sample(self) -> torch.Tensor:
-        """(B,) or (B, K), by the Gumbel trick: logp - log(exponential noise) is largest at a draw from pi."""
+        """(B,) or (B, K), by the Gumbel trick: for E ~ Exp(1), argmax of logp - log E is a draw from pi."""
         noise = torch.empty(self.logp.shape).exponential_().to(self.logp.device)
         return (self.logp - noise.log()).argmax(-1)
 
@@ -114,6 +115,7 @@ class Normal(NamedTuple):
     mean: torch.Tensor  # (B, A)
     log_std: torch.Tensor  # (A,), does not depend on the state
 
+    @torch.no_grad()
     def sample(self) -> torch.Tensor:
         return self.mean + self.log_std.exp() * torch.randn(self.mean.shape).to(self.mean.device)  # (B, A)
 
@@ -122,10 +124,11 @@ class Normal(NamedTuple):
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         z = (action - self.mean) / self.log_std.exp()  # (B, A)
-        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)  # (B,)
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(self.mean))  # (B,)
+        entropy = self.log_std + 0.5 * math.log(2 * math.pi * math.e)  # (A,)
+        return entropy.sum(-1).expand(self.mean.shape[:-1])  # (B,)
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -166,7 +169,7 @@ class Policy(nn.Module):
             outputs, self.log_std = space.shape[0], nn.Parameter(torch.zeros(space.shape))
         elif isinstance(space, Discrete):
             outputs = int(space.n)
-        else:  # MultiDiscrete: each of the K actions has logits for the largest, of which some are absent
+        else:  # MultiDiscrete: each of the K actions has as many logits as the largest, some of them absent
             sizes = torch.tensor(space.nvec.tolist())  # (K,)
             self.register_buffer("absent", torch.arange(int(sizes.max())) >= sizes.unsqueeze(1))  # (K, A)
             outputs = self.absent.numel()
@@ -180,7 +183,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf would make H nan
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
         return Categorical(out.log_softmax(-1))
 
 
@@ -317,10 +320,10 @@ def train(args: Args, state: dict | None = None) -> float:
             for obs, action, ret_p in zip(*parts, strict=True):
                 # changed from reinforce.py: a baseline and an entropy bonus
                 with torch.no_grad():
-                    baseline = critic(obs) if args.baseline == "value" else past.mean  # (T,) or ()
+                    b = critic(obs) if args.baseline == "value" else past.mean * (args.baseline == "mean")
                 dist = policy(obs)
                 entropy = dist.entropy()  # (T,)
-                loss = weight * vpg_loss(dist.log_prob(action), ret_p, baseline, entropy, args.ent_coef)
+                loss = weight * vpg_loss(dist.log_prob(action), ret_p, b, entropy, args.ent_coef)
                 loss.backward()
                 policy_loss += loss.detach()
                 # changed from reinforce.py: the entropy is logged; the returns are kept for the fit
@@ -376,8 +379,7 @@ class NoInfo(gym.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
     def step(self, action):
-        obs, reward, terminated, truncated, _ = self.env.step(action)
-        return obs, reward, terminated, truncated, {}
+        return *self.env.step(action)[:4], {}
 
 
 def make_envs(args: Args, num_envs: int, film: Path | None = None) -> VectorEnv:

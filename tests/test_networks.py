@@ -62,6 +62,16 @@ def test_sampling_a_normal(script):
     assert abs(torch.corrcoef(torch.stack([drawn[::2, 0], drawn[1::2, 0]]))[0, 1]) < 0.03
 
 
+@pytest.mark.parametrize("script", having("Normal"))
+def test_a_normal_of_a_whole_rollout(script):
+    """(T, N, A) gives the numbers of its rows, (T * N, A), also where the deviation depends on the state."""
+    normal = load(script).Normal
+    mean, log_std, action = torch.randn(3, 5, 4, 2)
+    whole, rows = normal(mean, log_std), normal(mean.flatten(0, 1), log_std.flatten(0, 1))
+    same(whole.log_prob(action).flatten(), rows.log_prob(action.flatten(0, 1)))
+    same(whole.entropy().flatten(), rows.entropy())
+
+
 @pytest.mark.parametrize("script", having("Policy", POLICY))
 def test_values_that_an_action_does_not_have(script):
     """MultiDiscrete([2, 4, 1]): 4 logits for each. Those that are absent are never drawn, and have no part in
@@ -92,7 +102,8 @@ def test_policies_of_each_kind_of_action(script, space, shape):
     policy = module.Policy((3,), space)
     nn.init.normal_(policy.head.weight)
     dist = policy(obs)
-    assert dist.log_prob(dist.sample()).shape == dist.entropy().shape == (5,)
+    sample = dist.sample()
+    assert dist.log_prob(sample).shape == dist.entropy().shape == (5,) and not sample.requires_grad
     drawn = module.act(policy, obs.numpy(), CPU)
     best = module.act(policy, obs.numpy(), CPU, greedy=True)
     assert drawn.shape == best.shape == shape and np.array_equal(best, dist.mode().detach().numpy())

@@ -9,7 +9,7 @@ import numpy as np
 import probes
 import pytest
 import torch
-from common import EPISODIC, POLICY, call, checkpoint, events, load, run_folder, train
+from common import EPISODIC, POLICY, as_it_was, call, checkpoint, events, load, run_folder, train
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -337,6 +337,18 @@ def test_baseline_and_the_order_of_steps(script, baseline, tmp_path, monkeypatch
         assert all(torch.equal(target, ret) for _, target in fits)
         assert not fits or not torch.equal(fits[0][0], fits[1][0])
         past += ret.tolist()
+
+
+def test_without_baseline_a_resumed_mean_is_none(tmp_path, monkeypatch):
+    """A checkpoint of --baseline mean holds a mean that --baseline none must not subtract."""
+    fields = {"env_id": "PolicyNoise-v0", "num_envs": 1, "episodes_per_env": 2, **SHORT}
+    path = train(vpg, tmp_path, baseline="mean", total_timesteps=24, **fields) / "checkpoint.pt"
+    assert checkpoint(path)["past"]["mean"] != 0
+    seen = []
+    watch(monkeypatch, vpg, "vpg_loss", lambda *args: seen.append(args[2].item()))
+    with as_it_was(tmp_path):
+        vpg.train(vpg.Args(baseline="none", total_timesteps=48, resume=str(path), **fields))
+    assert seen and not any(seen)
 
 
 def test_fitting_v_to_frames_goes_in_parts(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def watch(monkeypatch, record):
         return forward(self, obs, action)
 
     def watched(name, function):
-        return lambda *args: record(name, last, args) or function(*args)
+        return lambda *args, **named: record(name, last, [*args, *named.values()]) or function(*args, **named)
 
     monkeypatch.setattr(sac.Critic, "forward", watched_forward)
     for name in WATCHED:
