@@ -273,10 +273,10 @@ def speed_report(rows: list[dict], source: str) -> str:
     cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],
               f"{row['lowest']} to {row['highest']}", row["rounds"], row["threads"], row["our MB"],
               row["their MB"], row["commit"]] for row in rows]
-    made = "; ".join("; ".join(dict.fromkeys(row[name] for row in rows))
-                     for name in ("machine", "versions", "date"))
-    return (f"{table(head, cells)}\n\n`python benchmark/speed.py`: {made}. Each row's commands:"
-            f" [speed.csv]({source}).\n")
+    made = "; ".join(dict.fromkeys(part for name in ("machine", "versions", "date") for row in rows
+                                   for part in row[name].split("; ")))
+    return (f"{table(head, cells)}\n\n`python benchmark/speed.py --old FOLDER --cleanrl FOLDER --cleanrl-python"
+            f" PYTHON`: {made}. Each row's commands: [speed.csv]({source}).\n")
 
 
 def gpu_report(folder: Path, source: str) -> str:

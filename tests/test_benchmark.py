@@ -11,7 +11,7 @@ from statistics import fmean, median, stdev
 
 import pytest
 import tyro
-from common import ROOT, as_it_was, checkpoint, load
+from common import ROOT, as_it_was, call, checkpoint, load
 
 sys.path.insert(0, str(ROOT / "benchmark"))
 import learning  # noqa: E402
@@ -523,6 +523,15 @@ def test_a_wrong_cell_of_the_front_page_is_seen():
                      re.sub(r"\d", "7", row[column]) + "7", *row[column + 1:]]
             changed = FRONT.replace(" | ".join(row), " | ".join(wrong))
             assert changed != FRONT and all_faults(PAGE, changed) == [name], (name, column)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmark" / "models").iterdir()), ids=lambda path: path.stem)
+def test_a_model_plays_as_its_run_did(path, tmp_path):
+    (row,) = [row for row in records.read(RESULTS / path.stem.split("-")[0].lower() / "runs.csv")
+              if (row["script"], row["seed"]) == ("ppo", "1")]
+    played = call("ppo", "--evaluate", path, cwd=tmp_path).out.splitlines()[-1]
+    assert float(played.split()[2]) == pytest.approx(float(row["eval mean"]), rel=0.005), played
 
 
 def test_page_names_commands_and_suites_that_exist():
