@@ -275,8 +275,8 @@ def speed_report(rows: list[dict], source: str) -> str:
               row["their MB"], row["commit"]] for row in rows]
     made = "; ".join(dict.fromkeys(part for name in ("machine", "versions", "date") for row in rows
                                    for part in row[name].split("; ")))
-    return (f"{table(head, cells)}\n\n`python benchmark/speed.py --old FOLDER --cleanrl FOLDER --cleanrl-python"
-            f" PYTHON`: {made}. Each row's commands: [speed.csv]({source}).\n")
+    command = "python benchmark/speed.py --old FOLDER --cleanrl FOLDER --cleanrl-python PYTHON"
+    return f"{table(head, cells)}\n\n`{command}`: {made}. Each row's commands: [speed.csv]({source}).\n"
 
 
 def gpu_report(folder: Path, source: str) -> str:
