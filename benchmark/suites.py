@@ -14,7 +14,7 @@ NSTEP = f"--total-timesteps 200000 {ATARI} 4 --end-e 0.02 --exploration-fraction
 NOISY = "--sigma-0 0.5"
 NOISY_NSTEP = f"--total-timesteps 200000 {ATARI} 4 {NOISY}"
 EPS = "--adam-eps 1.5e-4"
-ACROBOT = {"reinforce": "--learning-rate 1e-2", "vpg": "--learning-rate 1e-2"}
+ACROBOT = {"noisy_dqn": NOISY, "reinforce": "--learning-rate 1e-2", "vpg": "--learning-rate 1e-2"}
 PENDULUM = {  # of many settings tried none makes REINFORCE or A2C learn it, nor VPG on every seed
     "reinforce": "--total-timesteps 200000 --gamma 0.9",
     "vpg": "--total-timesteps 600000 --num-envs 4 --episodes-per-env 1 --gamma 0.95 --ent-coef 0"

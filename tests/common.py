@@ -28,7 +28,7 @@ SCRIPTS = ["dqn", "double_dqn", "dueling_dqn", "noisy_dqn", "per_dqn", "reinforc
            "ppo", "sac"]
 PARENT = {"double_dqn": "dqn", "dueling_dqn": "dqn", "noisy_dqn": "dqn", "per_dqn": "dqn",
           "vpg": "reinforce", "a2c": "vpg", "ppo": "a2c"}
-CAP = {"dqn": 504, "double_dqn": 503, "dueling_dqn": 506, "noisy_dqn": 543, "per_dqn": 580,
+CAP = {"dqn": 504, "double_dqn": 503, "dueling_dqn": 506, "noisy_dqn": 544, "per_dqn": 580,
        "reinforce": 503, "vpg": 568, "a2c": 645, "ppo": 682, "sac": 523}  # lines of a file
 BUDGET = {"double_dqn": 5, "dueling_dqn": 12, "noisy_dqn": 45, "per_dqn": 70,
           "vpg": 61, "a2c": 249, "ppo": 86}  # code lines, added + removed
