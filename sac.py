@@ -3,7 +3,7 @@
 # dependencies = ["torch>=2.13", "gymnasium[mujoco,classic-control]>=1.4", "numpy>=2.4", "tyro>=1.0",
 #                 "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2"]
 # ///
-r"""SAC: an off-policy actor-critic that maximizes the reward plus alpha times the entropy of the policy.
+r"""SAC: an off-policy actor-critic that maximises the reward plus alpha times the entropy of the policy.
 
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905, 2018.
 Adds: nothing. It is a root of its own, with the plumbing of dqn.py.
