@@ -8,8 +8,8 @@
 Paper: Sutton, McAllester, Singh and Mansour, "Policy Gradient Methods for Reinforcement Learning with
     Function Approximation", NIPS 12, 1057-1063, 2000. The baseline itself is Williams's (1992).
 Adds: to reinforce.py a baseline and an entropy bonus. A baseline that depends on the state alone leaves the
-    expected gradient as it is, and a good one lowers its variance. (With --reduction mean it has a bias: the
-    factor 1/T depends on the actions.)
+    expected gradient as it is, and a good one lowers its variance. With --reduction mean a baseline adds a
+    bias, as the factor 1/T depends on the actions.
 
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
