@@ -3,7 +3,7 @@
 # dependencies = ["torch>=2.13", "gymnasium[atari,classic-control,mujoco]>=1.4", "ale-py>=0.12", "numpy>=2.4",
 #                 "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2", "opencv-python-headless>=5"]
 # ///
-r"""NoisyNet-DQN: noise on the weights, whose size is learned, explores in place of epsilon-greedy.
+r"""NoisyNet-DQN: noise of learned size on the weights explores in place of epsilon-greedy.
 
 Paper: Fortunato et al., "Noisy Networks for Exploration", ICLR 2018, arXiv:1706.10295.
 Adds: to dqn.py noisy linear layers in place of epsilon, with new noise for every action and every update.

@@ -10,7 +10,7 @@ Adds: to dqn.py proportional prioritisation, and importance weights, which corre
 
     P(i) = p_i^alpha / sum_k p_k^alpha                           Eq. (1)
     p_i  = |td_error_i| + eps after an update. A new transition gets the maximal priority so far, at first 1
-    w_i  = (M P(i))^-beta / max_j w_j, beta from 0.4 to 1, M transitions in the memory    section 3.4
+    w_i  = (M P(i))^-beta / max_j w_j, beta from 0.4 to 1, M transitions stored (paper: N)   section 3.4
     loss = mean of w * td_error^2, td_error = y - Q(s, a; theta) with y as in dqn.py
 
 Where: Eq. (1), stratified sampling (one draw from each of B equal parts of the total), importance weights w,
@@ -126,7 +126,7 @@ class QNetwork(nn.Module):
 
 
 class SumTree:
-    """A tree of sums over n leaves, float64: `find` draws a leaf in proportion to its value. Appendix B.2.1.
+    """A tree of sums over n leaves: `find` draws a leaf by its value. Schaul et al. 2016, appendix B.2.1.
 
     Node i is the sum of nodes 2i and 2i + 1. Leaves 1, 2, 3, 4 make the nodes [unused, 10, 3, 7, 1, 2, 3, 4].
     Write to the leaves, node[2**depth:], then call update.

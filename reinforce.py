@@ -254,7 +254,7 @@ def train(args: Args, state: dict | None = None) -> float:
         return evaluate(args, eval_policy)
     optimizer_class = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = optimizer_class(policy.parameters(), lr=args.learning_rate, fused=True)
-    run = Run(args, state, {"policy": policy, args.optimizer: optimizer})  # none takes another's state
+    run = Run(args, state, {"policy": policy, args.optimizer: optimizer})  # named, as their states differ
     optimizer.param_groups[0]["lr"] = args.learning_rate  # not the checkpoint's
     clip_reward = {"on": True, "off": False, "auto": len(obs_shape) == 3}[args.clip_reward]
     step = run.first_step
