@@ -8,7 +8,8 @@
 Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016.
     Schulman et al. 2017, section 6.2, name its synchronous form, which steps all environments together.
 Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V(s) stands for the rest of the
-    return, and one step of one optimizer trains policy and critic.
+    return, and one step of one optimizer trains policy and critic. The optimizer is RMSprop. New are, too:
+    clipping of the gradient, a falling learning rate, normalisation, and several processes.
 
     R_t  = r_t + gamma * R_{t+1}. At a terminal state R_{t+1} = 0. Where the rollout ends or a time limit cuts
            the episode, R_{t+1} = V(s_{t+1}).  A_t = R_t - V(s_t).  No gradient goes through R_t and A_t.
@@ -26,11 +27,12 @@ Departs:
     RMSprop adds eps after the root, the paper before it.
     Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
+    Their deviation is a parameter of its own. In the paper (supplement) the network computes it.
     Observations and rewards can be normalised. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python a2c.py
-    python a2c.py --num-envs 1 --num-steps 1
-    torchrun --nproc-per-node 2 a2c.py  # they share the environments; the first logs its own episodes
+    python a2c.py --num-envs 1 --num-steps 1  # an update after every transition
+    torchrun --nproc-per-node 2 a2c.py  # two processes share the environments; the first logs its episodes
     python a2c.py --env-id InvertedPendulum-v5 --total-timesteps 1000000 --norm-obs --norm-reward
 """
 import atexit
@@ -72,17 +74,17 @@ class Args:
     gamma: float = 0.99  # discount per step
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
-    norm_obs: bool = False  # normalise observations by their running mean and deviation
-    norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum
+    norm_obs: bool = False  # normalise observations by their running mean and deviation, clip to +-10
+    norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum, clip to +-10
     ent_coef: float = 0.01  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
-    eval_episodes: int = 10  # episodes of the final evaluation
+    eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     # changed from vpg.py: rollouts go on over many batches
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
-    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
@@ -268,7 +270,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 @torch.no_grad()
 def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
     """V of the true next observations (T, N): the next row of `value`, or the critic's where an episode ended
-    and in the rollout's last row."""
+    and in the rollout's last row. Elsewhere obs[t + 1] must be next_obs[t]."""
     cut = batch.terminated + batch.truncated > 0  # (T, N)
     cut[-1] = True  # (N,)
     next_value = value.roll(-1, dims=0)  # (T, N)
@@ -304,7 +306,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def flatten(net: nn.Module) -> torch.Tensor:
     """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
-    operation then clips, averages or steps them all. zero_grad() and a later .to() would cut the views."""
+    operation then clips, averages or steps them all. Clear it by flat.grad.zero_(): after zero_grad() or a
+    later .to() the views are cut, and nothing is learned."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -335,15 +338,16 @@ def share(args: Args) -> tuple[int, int, VectorEnv, str]:
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """Join the processes and return this one's Run. Only the first's writes; other seeds are above 10**9."""
+    """Join the processes and return this one's Run. Only the first process writes and returns a mean, the
+    others nan. Their seeds are above 10**9, where no --seed is."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
-        distributed.init_process_group()  # after the optimizer, whose imports would keep it beyond its end
+        distributed.init_process_group()  # after the optimizer: its imports would keep the group at exit
         atexit.register(distributed.destroy_process_group)
     if rank == 0:
         return Run(args, state, parts)
     run = Run.__new__(Run)  # without __init__, which makes a folder
     run.args = replace(args, seed=args.seed + rank * (10**9 + 1), capture_video=False)
-    run.parts, run.first_step, run.bar = parts, state.get("step", 0), tqdm(disable=True)
+    run.parts, run.first_step = parts, state.get("step", 0)
     run.save = run.log_episodes = run.log_losses = run.finish = lambda *args, **losses: math.nan
     for name in parts.keys() & state.keys():
         parts[name].load_state_dict(state[name])
@@ -351,8 +355,8 @@ def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
+    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     # changed from vpg.py: processes share the environments; policy and critic in one module
     rank, world, envs, device = share(args)
@@ -547,7 +551,7 @@ class Run:
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
         name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
         self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))

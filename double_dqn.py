@@ -22,9 +22,9 @@ Where: a*, target y, loss -> td_loss. The target is in section "Double DQN" and 
     As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
     frames -> ReplayBuffer.stacked_obs; reward clipping -> train
 Departs:
-    All that dqn.py departs in.
-    The paper's tuned version is not here. It copies theta every 30,000 frames, has epsilon .01 in training
-    and one bias for all actions.
+    All departures of dqn.py.
+    The paper's tuned version is not here. It copies theta a third as often, has epsilon .01 in training and
+    .001 in evaluation, and one bias for all actions.
 Run:
     python double_dqn.py
     python double_dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 \
@@ -60,13 +60,13 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
-    total_timesteps: int = 50_000  # transitions (Atari: of 4 frames), as are all counts below
+    total_timesteps: int = 50_000  # transitions (in Atari games, of 4 frames each)
     learning_rate: float = 1e-3  # of Adam
     adam_eps: float = 1e-8  # with frames use 1.5e-4 (Hessel et al. 2018, Table 1), or many units die
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.999  # discount per step
     n_step: int = 3  # n, rewards summed before the bootstrap
-    buffer_size: int = 100_000  # capacity of the replay memory D
+    buffer_size: int = 100_000  # transitions that the replay memory D holds
     batch_size: int = 128  # B, transitions in an update
     learning_starts: int = 1_000  # transitions stored before updates begin
     train_frequency: int = 2  # transitions between updates
@@ -81,7 +81,7 @@ class Args:
     eval_episodes: int = 10  # episodes of the final evaluation
     eval_epsilon: float = 0.0  # epsilon in evaluation; above 0 it breaks endless loops in deterministic games
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
-    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
@@ -120,8 +120,8 @@ class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
     Each observation is stored once. Slot i + N has the next observation of slot i; where an episode ended,
-    `final_obs` has it. Frame stacks are stored as single frames: only the newest is kept, and stacked_obs
-    rebuilds the stack, with zeros before the episode's first frame.
+    `final_obs` has it. A 3-d observation is a stack of uint8 frames (not of colours), with zeros before the
+    episode's first frame: only the newest frame is kept, and stacked_obs rebuilds the stack.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -224,8 +224,8 @@ def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, dev
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
+    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -286,8 +286,9 @@ def check(args: Args, envs: VectorEnv) -> None:
     space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
     if not isinstance(space, Discrete) or space.start != 0:
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones from 0")
-    if not (args.n_step + 1) * args.num_envs <= args.learning_starts <= args.total_timesteps:
-        sys.exit("--learning-starts must be at least (n-step + 1) * num-envs, and at most total-timesteps")
+    first, last = (args.n_step + 1) * args.num_envs, args.total_timesteps - args.train_frequency
+    if not first <= args.learning_starts <= last:
+        sys.exit("--learning-starts must be (n-step + 1) * num-envs to total-timesteps - train-frequency")
     if len(obs_shape) == 3 and envs.reset(seed=args.seed)[0][:, :-1].any():
         sys.exit(f"--env-id {args.env_id}: the older frames of an episode's first stack must be zeros"
                  " (FrameStackObservation: padding_type='zero')")
@@ -405,7 +406,7 @@ class Run:
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
         name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
         self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))

@@ -29,7 +29,7 @@ Departs:
     Frames get the network of Mnih et al. 2015. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python ppo.py
-    torchrun --nproc-per-node 2 ppo.py  # they share the environments; the first logs its own episodes
+    torchrun --nproc-per-node 2 ppo.py  # two processes share the environments; the first logs its episodes
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
         --norm-obs --norm-reward
     python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \
@@ -76,22 +76,22 @@ class Args:
     update_epochs: int = 10  # K, passes over a rollout
     gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
     clip_coef: float = 0.2  # eps: no gain from a ratio above 1 + eps if A > 0, below 1 - eps if A < 0
-    clip_vloss: bool = False  # clip the change of V to eps in the value loss, too
+    clip_vloss: bool = False  # clip the change of V to +-eps in the value loss, too
     norm_adv: bool = True  # normalise the advantages of a minibatch
     target_kl: float = 0.0  # end the epochs once the last minibatch's KL divergence is above it (0: never)
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
-    norm_obs: bool = False  # normalise observations by their running mean and deviation
-    norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum
+    norm_obs: bool = False  # normalise observations by their running mean and deviation, clip to +-10
+    norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum, clip to +-10
     # changed from a2c.py: no entropy bonus, as in the paper on MuJoCo
     ent_coef: float = 0.0  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
-    eval_episodes: int = 10  # episodes of the final evaluation
+    eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
-    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
@@ -277,7 +277,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 @torch.no_grad()
 def next_values(critic: nn.Module, batch: Rollout, value: torch.Tensor) -> torch.Tensor:
     """V of the true next observations (T, N): the next row of `value`, or the critic's where an episode ended
-    and in the rollout's last row."""
+    and in the rollout's last row. Elsewhere obs[t + 1] must be next_obs[t]."""
     cut = batch.terminated + batch.truncated > 0  # (T, N)
     cut[-1] = True  # (N,)
     next_value = value.roll(-1, dims=0)  # (T, N)
@@ -294,8 +294,8 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
              old_value: torch.Tensor, ret: torch.Tensor, entropy: torch.Tensor, clip_coef: float,
              vf_coef: float, ent_coef: float, clip_vloss: bool) -> tuple[torch.Tensor, dict]:
     """Loss () and its parts, from tensors of shape (B,) each. Schulman et al. 2017, Eqs. (7) and (9)."""
-    adv, ret = adv.detach(), ret.detach()  # (B,) each
-    log_ratio = (logp - old_logp).clamp(max=40)  # (B,), beyond e^44 the gradient's norm would overflow
+    adv, ret, old_logp, old_value = (x.detach() for x in (adv, ret, old_logp, old_value))  # (B,) each
+    log_ratio = (logp - old_logp).clamp(max=40)  # (B,), no gradient above 40: from e^44 on it would overflow
     ratio = log_ratio.exp()  # (B,)
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)  # (B,)
     policy_loss = -torch.min(ratio * adv, clipped * adv).mean()  # ()
@@ -329,7 +329,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def flatten(net: nn.Module) -> torch.Tensor:
     """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
-    operation then clips, averages or steps them all. zero_grad() and a later .to() would cut the views."""
+    operation then clips, averages or steps them all. Clear it by flat.grad.zero_(): after zero_grad() or a
+    later .to() the views are cut, and nothing is learned."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -360,15 +361,16 @@ def share(args: Args) -> tuple[int, int, VectorEnv, str]:
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """Join the processes and return this one's Run. Only the first's writes; other seeds are above 10**9."""
+    """Join the processes and return this one's Run. Only the first process writes and returns a mean, the
+    others nan. Their seeds are above 10**9, where no --seed is."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
-        distributed.init_process_group()  # after the optimizer, whose imports would keep it beyond its end
+        distributed.init_process_group()  # after the optimizer: its imports would keep the group at exit
         atexit.register(distributed.destroy_process_group)
     if rank == 0:
         return Run(args, state, parts)
     run = Run.__new__(Run)  # without __init__, which makes a folder
     run.args = replace(args, seed=args.seed + rank * (10**9 + 1), capture_video=False)
-    run.parts, run.first_step, run.bar = parts, state.get("step", 0), tqdm(disable=True)
+    run.parts, run.first_step = parts, state.get("step", 0)
     run.save = run.log_episodes = run.log_losses = run.finish = lambda *args, **losses: math.nan
     for name in parts.keys() & state.keys():
         parts[name].load_state_dict(state[name])
@@ -376,8 +378,8 @@ def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
+    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     rank, world, envs, device = share(args)
     obs_shape, space = envs.single_observation_space.shape, envs.single_action_space
@@ -584,7 +586,7 @@ class Run:
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
         name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
         self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))

@@ -71,9 +71,9 @@ class Args:
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
     num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
-    eval_episodes: int = 10  # episodes of the final evaluation
+    eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, after a batch (0: first, last)
-    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
@@ -237,8 +237,8 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
+    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -405,7 +405,7 @@ class Run:
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
         name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
         self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))

@@ -77,7 +77,7 @@ class Args:
     num_threads: int = 0  # threads of torch (0: one)
     eval_episodes: int = 10  # episodes of the final evaluation, with tanh(mu) as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
-    capture_video: bool = False  # film an episode, up to 1 GB of frames, at every checkpoint
+    capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
     resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
@@ -232,8 +232,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train, or resume or evaluate a checkpoint's `state`, and return the mean return of the evaluation.
-    It changes torch's threads, flush_denormal and the global seeds of the process, and nothing else."""
+    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -318,8 +318,10 @@ def check(args: Args, envs: VectorEnv) -> None:
         sys.exit(f"--env-id {args.env_id} has frames as observations; this script takes vectors")
     if not isinstance(space, Box) or space.dtype.kind != "f" or not space.is_bounded():
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes bounded floats")
-    if not args.num_envs <= args.learning_starts <= args.total_timesteps or args.num_envs > args.buffer_size:
-        sys.exit("--learning-starts must be from num-envs to total-timesteps, --buffer-size num-envs or more")
+    latest = args.total_timesteps - args.train_frequency
+    if not args.num_envs <= args.learning_starts <= latest or args.num_envs > args.buffer_size:
+        sys.exit("--learning-starts must be from num-envs to total-timesteps - train-frequency,"
+                 " --buffer-size num-envs or more")
     if args.autotune and not args.alpha:
         sys.exit("--alpha must be above 0, unless --no-autotune keeps it at 0")
     size = args.buffer_size * 4 * (2 * obs_shape[0] + math.prod(space.shape) + 2)  # bytes
@@ -425,7 +427,7 @@ class Run:
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
-            parts[name].load_state_dict(state[name])
+            parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
         name = f"{args.env_id}__{Path(__file__).stem}__{args.seed}__{self.began:.6f}".replace("/", "-")
         self.folder = Path(args.resume).parent if args.resume else Path("runs", name.replace(":", "-"))
         self.folder.mkdir(parents=True, exist_ok=bool(args.resume))
