@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="an eighth of the transitions")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    commit = {"commit": options.commit or commit_of("*")}
+    commit = {"commit": options.commit or commit_of("*.py")}
     end, device, share = time.time() + 60 * options.minutes, options.device, 8 if options.tiny else 1
     print(machine(), versions("torch"), flush=True)
     pool, tables = ThreadPoolExecutor(options.jobs), []

@@ -138,7 +138,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool = ThreadPoolExecutor(options.jobs)
     for run in todo:
-        commit = options.commit or commit_of(run.script)
+        commit = options.commit or commit_of(f"{run.script}.py")
         recipe = run.command.encode() + (ROOT / f"{run.script}.py").read_bytes()
         name = re.sub(r"\W+", "-", f"{run.label}__{run.seed}__{commit}__{zlib.crc32(recipe):x}")
         folder = options.runs.resolve() / run.suite / name

@@ -140,7 +140,7 @@ def main() -> None:
             gaps[script].append(estimate - realised)
             print(f"{script:10} seed {seed}: estimate {estimate:7.2f}  realised {realised:7.2f}"
                   f"  gap {estimate - realised:+7.2f}  eval {new[-1]['eval']}", flush=True)
-            rows += [row | {"commit": commit_of(script), "command": command, **about} for row in new]
+            rows += [row | {"commit": commit_of(f"{script}.py"), "command": command, **about} for row in new]
             write(ROOT / "benchmark" / "results" / f"{options.name}.csv", rows)
     for script, found in gaps.items():
         error = np.std(found, ddof=1) / len(found)**0.5 if len(found) > 1 else np.nan

@@ -91,7 +91,7 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis, panel in zip(axes.flat, panels, strict=False):
         for label, (color, dashes) in zip(panel, STYLES, strict=False):
             steps, values = curves[label]
-            middle = iqm(values)
+            middle = iqm(values) if len(values) >= FEWEST else values.mean(0)
             axis.plot(steps, middle, color=color, linestyle=dashes, linewidth=1.6)
             if len(values) >= FEWEST:
                 axis.fill_between(steps, *interval(values), color=color, alpha=0.15, linewidth=0)
@@ -116,6 +116,7 @@ def draw(suite: str, curves: dict, path: Path) -> None:
     for axis in axes.flat[len(panels):]:
         axis.remove()
     title = (f"interquartile mean of {max(counts)} seeds, 95 % interval" if min(counts) >= FEWEST else
+             "from five seeds on, interquartile mean and 95 % interval" if max(counts) >= FEWEST else
              "mean of the seeds (thin lines)" if max(counts) > 1 else "one seed")
     figure.suptitle(f"{suite}: {title}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,9 +32,9 @@ def write(path: Path, rows: list[dict]) -> None:
     os.replace(path.with_suffix(".tmp"), path)
 
 
-def commit_of(script: str) -> str:
-    """The commit that last changed the script; with a + if it has changed since."""
-    git = [subprocess.run(["git", *words.split(), f"{script}.py"], cwd=ROOT, text=True, capture_output=True)
+def commit_of(path: str, folder=ROOT) -> str:
+    """The commit that last changed a path of a checkout; with a + if the path has changed since."""
+    git = [subprocess.run(["git", *words.split(), path], cwd=folder, text=True, capture_output=True)
            for words in ("log -1 --format=%h --", "status --porcelain --")]
     return (git[0].stdout.strip() or "unknown") + "+" * bool(git[1].stdout)
 

@@ -36,7 +36,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from records import ROOT, machine, read, versions, write
+from records import ROOT, commit_of, machine, read, versions, write
 
 SB3, CLEANRL, OLD = "stable-baselines3", "CleanRL", "first edition"
 SB3_IMPORTS = "import ale_py; from stable_baselines3 import *;" \
@@ -160,13 +160,6 @@ def measure(python: str, folder: str, side: str, threads: int) -> dict:
     if result.returncode:
         sys.exit(f"{side}: {result.stderr[-2000:]}")
     return json.loads(result.stdout.splitlines()[-1])
-
-
-def commit_of(path: str, folder: str) -> str:
-    """The commit that last changed a path of a checkout; with a + if the path has changed since."""
-    git = [subprocess.run(["git", "-C", folder, *words.split(), path], text=True, capture_output=True)
-           for words in ("log -1 --format=%h --", "status --porcelain --")]
-    return (git[0].stdout.strip() or "unknown") + "+" * bool(git[1].stdout)
 
 
 def sides_of(row: Row, options: argparse.Namespace) -> dict[str, tuple[str, str, str]]:

@@ -13,10 +13,10 @@ from records import ROOT, read
 from scipy import stats
 
 FEWEST = 5  # seeds of an interval: that of two would hold their median in half of all cases, at best
-PONG = "pong", "pong-n-step", "pong-eps"  # their tables say when curves are above 0 and 15
+PONG = "pong", "pong-n-step", "pong-eps", "pong-policy"  # their tables say when curves are above 0 and 15
 BOARD = {"cartpole": 475, "acrobot": -100, "inverted-pendulum": 950, "pendulum": -200, "hopper": 2500,
-         "pong": 18, "pong-n-step": 18}  # suite: the score of the board
-SHOWN = "cartpole", "pendulum", "hopper", "halfcheetah", "pong"  # suites of the front page's table
+         "pong": 18, "pong-n-step": 18, "pong-policy": 18}  # suite: the score of the board
+SHOWN = "cartpole", "pendulum", "hopper", "halfcheetah", "pong", "pong-policy"  # suites on the front page
 PEERS = "stable-baselines3", "CleanRL"
 UNKNOWN = "-"
 

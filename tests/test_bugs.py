@@ -7,6 +7,7 @@ import subprocess
 import sys
 from statistics import fmean, stdev
 
+import faults
 import pytest
 from common import ROOT
 
@@ -36,6 +37,10 @@ def outcome(folder, test: str) -> int:
 def test_every_patch_is_in_the_table():
     assert sorted(name for name, _ in ROWS) == sorted(path.stem for path in (ROOT / "bugs").glob("*.patch"))
     assert len(ROWS) >= 16
+    for script, old, *_ in faults.FAULTS:
+        assert (ROOT / f"{script}.py").read_text().count(old) == 1, (script, old)
+    count = len(faults.FAULTS)
+    assert f"caught {count} of {count}" in (ROOT / "tests" / "README.md").read_text()
 
 
 def test_the_curves_table_is_what_is_stored():
@@ -47,6 +52,7 @@ def test_the_curves_table_is_what_is_stored():
     shown = re.findall(r"^\| ([\w-]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$",
                        PAGE.partition("<!-- curves -->")[2], re.M)
     assert [row[0] for row in shown[2:]] == [name for name, _ in ROWS] == list(scripts)
+    harm = []
     for name, *cells in shown[2:]:
         (command,) = {row["command"] for row in stored if row["patch"] == name}
         assert command.startswith(scripts[name])
@@ -61,6 +67,10 @@ def test_the_curves_table_is_what_is_stored():
                 assert len(means) == 5
                 expected.append(f"{fmean(means):,.1f} ± {stdev(means):,.1f}")
         assert cells == expected, name
+        right, wrong = (tuple(map(float, cell.replace(",", "").split(" ± "))) for cell in cells[:2])
+        harm += [name] * (right[0] - wrong[0] > right[1] + wrong[1])
+    assert harm == re.findall(r"\w+(?:-\w+)+", re.search(r"clear harm: (.*?)\. Each", PAGE, re.S)[1])
+    assert ("Zero One Two Three Four Five Six".split()[len(harm)] + " mistakes do clear harm") in PAGE
 
 
 @pytest.mark.parametrize("name", [name for name, _ in ROWS])

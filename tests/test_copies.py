@@ -3,9 +3,7 @@ import ast
 import difflib
 import io
 import re
-import sys
 import tokenize
-import tomllib
 
 import pytest
 from common import BUDGET, CAP, PARENT, ROOT, SCRIPTS, VALUE, load
@@ -265,35 +263,6 @@ def test_docstring_names_its_paper_and_real_functions(name):
         block, _, method = target.strip(".").partition(".")
         start, stop = blocks(TEXT[name])[block]
         assert f"def {method}(" in "\n".join(TEXT[name].splitlines()[start:stop]) if method else True, target
-
-
-def requirements() -> dict[str, str]:
-    """Package -> pinned version, of requirements.txt without the part that is only for the tests."""
-    lines = (ROOT / "requirements.txt").read_text().partition("# only for the tests")[0].splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
-
-
-def metadata(text: str) -> dict:
-    """PEP 723."""
-    match = re.search(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$", text)
-    return tomllib.loads("".join(line[2:] for line in match["content"].splitlines(keepends=True)))
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_metadata_has_lower_bounds_that_the_pinned_versions_meet(name):
-    """A copied file lives on beside newer versions. The tests run with those of requirements.txt."""
-    pins, found = requirements(), metadata(TEXT[name])
-    assert len(pins) > 5 and found["requires-python"] == ">=3.11"
-    names = set()
-    for dependency in found["dependencies"]:
-        package, bound = dependency.split(">=")
-        package = {re.sub(r"\[.*", "", pin): pin for pin in pins}[re.sub(r"\[.*", "", package)]
-        names.add(package)
-        low, pin = ([int(part) for part in text.split(".")] for text in (bound, pins[package]))
-        assert low <= pin < [low[0] + 1], dependency
-    imported = {(getattr(node, "module", "") or node.names[0].name).split(".")[0]
-                for node in ast.parse(TEXT[name]).body if isinstance(node, ast.Import | ast.ImportFrom)}
-    assert imported - set(sys.stdlib_module_names) <= {re.sub(r"\[.*", "", package) for package in names}
 
 
 # ---- the checker must catch what it is for

@@ -374,15 +374,6 @@ def test_the_bar_and_the_speed(tmp_path, monkeypatch):
     assert 40 < dict(points)["charts/SPS"] <= 50
 
 
-def test_due_counts_multiples():
-    due = load("dqn").due
-    for every in (0, 1, 2, 3, 7, 100):
-        for taken in (1, 2, 8, 33):
-            for step in range(-40, 120):
-                among = range(max(step - taken, 0) + 1, step + 1)
-                assert due(step, taken, every) == sum(x % every == 0 for x in among if every)
-
-
 @pytest.mark.parametrize("script", KINDS)
 def test_the_end_of_a_run(script, tmp_path, monkeypatch):
     """The model is there before the evaluation, which Ctrl-C may end; events are, before a checkpoint is; and
@@ -500,22 +491,6 @@ def test_subnormal_numbers_are_zero(tmp_path, monkeypatch):
     assert found and not any(found)
 
 
-def test_learner_sees_clipped_rewards(tmp_path, monkeypatch):
-    """By default of frames only. Other rewards are 3 at each step, frames' 3 and -3."""
-    module = load("dqn")
-    for env_id, clip, stored in [("probes:Limit-v0", "auto", {3}), ("probes:Limit-v0", "on", {1}),
-                                 ("odd:Stacks-v0", "auto", {-1, 1}), ("odd:Stacks-v0", "off", {-3, 3})]:
-        flags = ["--env-id", env_id, "--clip-reward", clip, "--train-frequency", 100, "--num-threads", 1]
-        folder = train(module, tmp_path, **fields("dqn", *flags))
-        assert set(checkpoint(folder / "checkpoint.pt")["buffer"]["reward"].unique().tolist()) == stored
-    module, seen = load("ppo"), []
-    spy(monkeypatch, module, "gae", lambda reward, *_: seen.extend(reward.unique().tolist()))
-    for clip, given in ("auto", {3}), ("on", {1}):
-        train(module, tmp_path, **fields("ppo", "--env-id", "probes:Limit-v0", "--clip-reward", clip))
-        assert set(seen) == given
-        seen.clear()
-
-
 @pytest.mark.parametrize("script", all_of(VALUE))
 def test_acting_builds_no_graph(script, tmp_path, monkeypatch):
     """While td_loss is not at work, no output of a network has a gradient. Batches are as large as asked."""
@@ -626,6 +601,10 @@ def test_films(script, tmp_path):
     again = call(script, "--evaluate", folder / "model.pt", "--capture-video", cwd=tmp_path)
     assert again.out.splitlines()[-1] == result.out.splitlines()[-1]
     assert len(list(folder.glob("videos/evaluate/*.mp4"))) == 1
+    command = [sys.executable, ROOT / "benchmark" / "film.py", folder, tmp_path / "film.gif"]
+    subprocess.run([*command, "--steps", "0", last, "--frames", "5"], check=True)
+    with pytest.importorskip("PIL.Image").open(tmp_path / "film.gif") as gif:
+        assert gif.size == (360, 180) and gif.n_frames == 5
 
 
 @pytest.mark.slow
