@@ -95,10 +95,10 @@ def test_messages_of_the_command_line(tmp_path):
 
 
 FLAGS = [
-    ("dqn", "--learning-starts 301", ["--learning-starts", "total-timesteps"]),
+    ("dqn", "--learning-starts 297", ["--learning-starts", "total-timesteps"]),
     ("dqn", "--learning-starts 5 --n-step 5", ["--learning-starts", "n-step"]),
     ("dqn", "--learning-starts 15 --num-envs 4 --n-step 3", ["--learning-starts", "num-envs"]),
-    ("sac", "--learning-starts 301", ["--learning-starts", "total-timesteps"]),
+    ("sac", "--learning-starts 297", ["--learning-starts", "total-timesteps"]),
     ("sac", "--learning-starts 3 --num-envs 4", ["--learning-starts", "num-envs"]),
     ("sac", "--alpha 0", ["--alpha", "--no-autotune"]),
     ("ppo", "--num-minibatches 3", ["--num-minibatches", "num-envs", "num-steps"]),

@@ -196,7 +196,8 @@ def test_typed_flags_win(script, tmp_path):
 
 
 def test_train_resumes_from_a_path(tmp_path):
-    """In a notebook: train(Args(resume=path)), without the content of the file."""
+    """In a notebook: train(Args(resume=path)), without the content of the file. Where that is given, what is
+    loaded is taken out of it: a replay memory must not be there twice."""
     script = "ppo"
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -209,6 +210,10 @@ def test_train_resumes_from_a_path(tmp_path):
         mean = module.train(module.Args(**fields(script) | more))
     assert_same_end(a, b, logs=False)
     assert events(b)["eval/return"][-1][1] == pytest.approx(mean)
+    with as_it_was(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+        args = module.Args(**fields(script) | more | {"total_timesteps": 640})
+        module.train(args, state := module.load(args))
+    assert state.keys() == {"script", "args", "step"}
 
 
 @pytest.mark.parametrize("script", ["dqn", "ppo"])
