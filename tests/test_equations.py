@@ -474,13 +474,15 @@ def test_no_gradient_into_the_target_of_one_network():
 
 
 def test_no_gradient_through_advantages_and_targets():
-    """Even where the caller has forgotten that they depend on V."""
+    """Even where the caller has forgotten that they depend on V, or the old policy on the new one."""
     value, logp = torch.tensor([0.5, 2.0], requires_grad=True), torch.tensor([-1.0, -2.0], requires_grad=True)
     zeros, ret = torch.zeros(2), torch.tensor([3.0, 1.0])
-    a2c.a2c_loss(logp, ret - value, value, 2 * value, zeros, 0.5, 0.0)[0].backward()
-    assert value.grad.tolist() == pytest.approx([-0.125, -0.5])  # .5 (V - 2 V) / 2
-    assert logp.grad.tolist() == pytest.approx([-1.25, 0.5])
-    value.grad = logp.grad = None
+    for loss, _ in (a2c.a2c_loss(logp, ret - value, value, 2 * value, zeros, 0.5, 0.0), ppo.ppo_loss(
+            logp, logp, ret - value, value, value, 2 * value, zeros, 0.2, 0.5, 0.0, clip_vloss=True)):
+        loss.backward()
+        assert value.grad.tolist() == pytest.approx([-0.125, -0.5])  # .5 (V - 2 V) / 2
+        assert logp.grad.tolist() == pytest.approx([-1.25, 0.5])
+        value.grad = logp.grad = None
     vpg.vpg_loss(logp, ret, value, zeros, 0.0).backward()
     assert value.grad is None and logp.grad.tolist() == pytest.approx([-2.5, 1])
     vpg.value_loss(value, 2 * value).backward()
