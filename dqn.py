@@ -144,7 +144,7 @@ class ReplayBuffer:
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
         """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
         first = self.count % self.size
-        slots = slice(first, first + self.num_envs)
+        slots = slice(first, first + len(reward))
         for env in self.ended[slots].nonzero()[0]:
             self.final_obs.pop(first + env, None)
         self.obs[slots] = obs[:, -1] if self.stack > 1 else obs

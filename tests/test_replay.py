@@ -231,6 +231,9 @@ def test_batch_shapes_and_types():
                                  ("sac", 1, [state, torques, number, number, state])]:
         buffer, _ = filled(script, 15, 40, 2, stack=frames)
         assert [(tuple(part.shape), part.dtype) for part in sample(buffer, 5)] == want
+    one, zeros = empty("dqn", 10, 1, (4,), 1), np.zeros(4, np.float32)
+    with pytest.raises(TypeError):  # a step of one environment without the N in front
+        one.add(zeros, 0, 1.0, False, True, zeros)
 
 
 # ---- resuming, memory
