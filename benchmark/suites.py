@@ -31,6 +31,7 @@ PPO_MUJOCO = "--total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.
 PPO_PONG = "--total-timesteps 3000000 --num-envs 8 --num-steps 128 --num-minibatches 4 --update-epochs 3" \
            " --gamma 0.99 --gae-lambda 0.95 --ent-coef 0.01 --learning-rate 4e-4" \
            " --checkpoint-frequency 100000"
+A2C_PONG = "--total-timesteps 4000000 --num-envs 16 --checkpoint-frequency 100000"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
 # suite: (label, script, environment, flags, how many seeds). Flags None: those under Run in the script's
@@ -54,7 +55,7 @@ SUITES = {
                        f"{NOISY_NSTEP if name == 'noisy_dqn' else NSTEP} {EPS}", 3) for name in VALUE[1:]]],
     "pong-eps": [("dqn, eps 1e-8", "dqn", "ALE/Pong-v5", GREEDY, 1),
                  ("dqn n-step 4, eps 1e-8", "dqn", "ALE/Pong-v5", f"{GREEDY} --n-step 4", 1)],
-    "pong-policy": [("ppo", "ppo", "ALE/Pong-v5", PPO_PONG, 3)],
+    "pong-policy": [("a2c", "a2c", "ALE/Pong-v5", A2C_PONG, 3), ("ppo", "ppo", "ALE/Pong-v5", PPO_PONG, 3)],
     "reduction": [(f"{reduction}, {name}", "reinforce", "CartPole-v1", f"--reduction {reduction} {flags}", 10)
                   for name, flags in (("SGD", SGD), ("Adam", ADAM)) for reduction in ("sum", "mean")],
     "a2c-steps": [(f"num-steps {n}", "a2c", "CartPole-v1", f"--num-steps {n}", 10) for n in (1, 10)],
