@@ -25,10 +25,10 @@ Departs:
     Epsilon falls from the first step. The paper first acts at random.
     The newest n steps of an environment are not drawn: their windows are incomplete.
     The return sums three rewards by default, as in Hessel et al. 2018; the paper's is --n-step 1.
-    Evaluation is greedy by default (--eval-epsilon).
+    Evaluation is greedy by default. The paper's is --eval-epsilon 0.05.
     Vectors get a small MLP. Defaults are for CartPole. The paper: gamma .99, batch 32, replay of 1,000,000,
-    updates after 50,000 steps, every 4, epsilon 1 to .1 in 1,000,000 steps, target copy every 10,000 updates.
-    Here the copy counts steps, which are transitions: 40,000.
+    updates after 50,000 steps, every 4, epsilon 1 to .1 in 1,000,000 steps, target copy every 10,000 updates
+    (--target-network-frequency 40000, as it counts transitions).
 Run:
     python dqn.py
     python dqn.py --env-id ALE/Pong-v5 --total-timesteps 500000 --gamma 0.99 --batch-size 32 --end-e 0.02 \
