@@ -100,10 +100,10 @@ ROWS = {
     "ppo-pong": Row(f"ppo.py --env-id ALE/Pong-v5 {PPO_PONG} {END}", {
         SB3: f"PPO('CnnPolicy', {SB3_PONG.format(8)}, n_steps=128, batch_size=256, n_epochs=4).learn(16384)",
         CLEANRL: f"cleanrl/ppo_atari.py --env-id PongNoFrameskip-v4 {PPO_PONG}"}, 2),
-    "replay-pong": Row(  # random actions and no update: for the memory
+    "replay-pong": Row(  # random actions, and no update but one at the end: for the memory
         f"dqn.py --env-id ALE/Pong-v5 --n-step 1 {DQN_PONG} --buffer-size 100000 --end-e 1"
-        f" --learning-starts 100000 --total-timesteps 100000 {END}", {
-            SB3: f"DQN('CnnPolicy', {SB3_PONG.format(1)}, buffer_size=100000, learning_starts=100000)"
+        f" --learning-starts 99996 --total-timesteps 100000 {END}", {
+            SB3: f"DQN('CnnPolicy', {SB3_PONG.format(1)}, buffer_size=100000, learning_starts=99996)"
                  ".learn(100000)"}, 2),
 }
 for name in ("double_dqn", "dueling_dqn", "per_dqn"):

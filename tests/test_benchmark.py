@@ -28,6 +28,15 @@ def fields_of(words: list[str]) -> set[str]:
     return {word[2:].removeprefix("no-").replace("-", "_") for word in words if word.startswith("--")}
 
 
+def assert_taken(script: str, words: list[str], cwd) -> None:
+    """The script refuses none of these flags."""
+    args = tyro.cli(load(script).Args, args=words)
+    with as_it_was(cwd):  # MuJoCo may write a log
+        envs, _ = load(script).set_up(args)
+        load(script).check(args, envs)
+        envs.close()
+
+
 @pytest.mark.parametrize("suite", [  # these three have every script
     suite if suite in ("cartpole", "pendulum", "pong") else pytest.param(suite, marks=pytest.mark.slow)
     for suite in suites.SUITES])
@@ -40,22 +49,17 @@ def test_suite_names_flags_that_exist(suite, tmp_path):
         assert (python, script) == ("python", f"{run.script}.py")
         assert fields_of(words) <= set(vars(load(run.script).Args())), run.command
         if run.seed == "1":
-            module = load(run.script)
-            with as_it_was(tmp_path):  # MuJoCo may write a log
-                args = tyro.cli(module.Args, args=words)
-                envs, _ = module.set_up(args)
-                module.check(args, envs)
-                envs.close()
+            assert_taken(run.script, words, tmp_path)
     assert len({run.command for run in runs}) == len({(run.label, run.seed) for run in runs}) == len(runs)
 
 
-def test_rows_of_speed_name_flags_that_exist_and_equal_budgets():
+def test_rows_of_speed_name_flags_that_exist_and_equal_budgets(tmp_path):
     for name, row in speed.ROWS.items():
         for side in (row.ours, *row.theirs.values()):
             assert speed.transitions(side) == speed.transitions(row.ours), name
             script, *words = side.split()
             if script.removesuffix(".py") in THERE:
-                tyro.cli(load(script.removesuffix(".py")).Args, args=words)
+                assert_taken(script.removesuffix(".py"), words, tmp_path)
 
 
 def test_a_ratio_of_speeds_is_the_median_of_its_rounds():
