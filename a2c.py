@@ -8,8 +8,8 @@
 Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016.
     Schulman et al. 2017, section 6.2, name its synchronous form, which steps all environments together.
 Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V(s) stands for the rest of the
-    return, and one step of one optimizer trains policy and critic. The optimizer is RMSprop. New are, too:
-    clipping of the gradient, a falling learning rate, normalisation, and several processes.
+    return, and one step of one optimizer trains policy and critic. It is RMSprop.
+    Also new: gradient clipping, a falling learning rate, normalisation, several processes.
 
     R_t  = r_t + gamma * R_{t+1}. At a terminal state R_{t+1} = 0. Where the rollout ends or a time limit cuts
            the episode, R_{t+1} = V(s_{t+1}).  A_t = R_t - V(s_t).  No gradient goes through R_t and A_t.
@@ -355,7 +355,7 @@ def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
     Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     # changed from vpg.py: processes share the environments; policy and critic in one module

@@ -253,7 +253,7 @@ def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, dev
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or resume or evaluate a checkpoint's `state` by them. Return the evaluation's mean.
+    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
     Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
