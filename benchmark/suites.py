@@ -28,9 +28,9 @@ SAC_1M = SAC_300K.replace("300000", "1000000")
 PPO_MUJOCO = "--total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 --gae-lambda 0.95" \
              " --num-minibatches 32 --learning-rate 3e-4 --norm-obs --norm-reward" \
              " --checkpoint-frequency 100000"
-PPO_PONG = "--total-timesteps 3000000 --num-envs 8 --num-steps 128 --num-minibatches 4 --update-epochs 3" \
-           " --gamma 0.99 --gae-lambda 0.95 --ent-coef 0.01 --learning-rate 4e-4" \
-           " --checkpoint-frequency 100000"
+PPO_PONG = "--total-timesteps 4000000 --num-envs 8 --num-steps 128 --num-minibatches 4 --update-epochs 3" \
+           " --gamma 0.99 --gae-lambda 0.95 --clip-coef 0.1 --ent-coef 0.01 --learning-rate 2.5e-4" \
+           " --checkpoint-frequency 100000"  # the paper's settings for Atari games, but for a constant clip
 A2C_PONG = "--total-timesteps 4000000 --num-envs 16 --checkpoint-frequency 100000"
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
 
