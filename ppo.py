@@ -88,11 +88,11 @@ class Args:
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
-    num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
+    num_threads: int = 0  # threads of torch (0: one for vectors, for frames as many as torch has)
     eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
-    resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
+    resume: str = ""  # checkpoint.pt to go on from, in its folder; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
@@ -141,7 +141,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean) / self.log_std.exp()  # (B, A)
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -582,7 +582,7 @@ class Run:
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
-            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():

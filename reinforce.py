@@ -25,12 +25,11 @@ Departs:
     A batch of episodes makes one step of Adam, in place of gradient ascent (--optimizer sgd).
     Environments that wait for others to end their part of a batch play on. Nothing is learned from these
     transitions, and --total-timesteps does not count them.
-    A time limit ends the sum like a terminal state, so the last steps before it look worse than they are.
+    A time limit ends the sum like a terminal state: what would have come after it counts as 0.
     Networks are MLPs of 64 and 64 tanh units, or that of Mnih et al. 2015. Weights are orthogonal at first.
     Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
 Run:
     python reinforce.py
-    python reinforce.py --optimizer sgd --learning-rate 1e-3
     python reinforce.py --env-id InvertedPendulum-v5 --total-timesteps 1000000
 """
 import math
@@ -63,18 +62,18 @@ class Args:
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
     learning_rate: float = 1.5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
-    episodes_per_env: int = 4  # whole episodes from each environment in a batch
+    episodes_per_env: int = 4  # whole episodes of each environment in a batch; one without an end stalls it
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # over the steps of an episode
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
-    num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
+    num_threads: int = 0  # threads of torch (0: one for vectors, for frames as many as torch has)
     eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, after a batch (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
-    resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
+    resume: str = ""  # checkpoint.pt to go on from, in its folder; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
@@ -120,7 +119,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean) / self.log_std.exp()  # (B, A)
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -194,7 +193,7 @@ def discounted_returns(reward: torch.Tensor, gamma: float) -> torch.Tensor:
 
 def reinforce_loss(logp: torch.Tensor, ret: torch.Tensor) -> torch.Tensor:
     """Loss () of an episode or a part of it, from (T,) each. Williams 1992, Eq. (11), with G_t as `ret`."""
-    return -(logp * ret).sum()  # ()
+    return -(logp * ret.detach()).sum()  # ()
 
 
 # changed from dqn.py: a stochastic policy explores by itself
@@ -227,12 +226,13 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
         ended = terminated | truncated
         for env in left.nonzero()[0]:
             count += 1
-            steps[env].append((obs[env], action[env], np.float32(reward[env])))
+            steps[env].append((obs[env].copy(), action[env], np.float32(reward[env])))
             if ended[env]:
                 columns = (torch.from_numpy(np.array(x)).to(device) for x in zip(*steps[env], strict=True))
                 episodes.append(Episode(*columns, count))
                 steps[env], left[env] = [], left[env] - 1
-        obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
+        # After the last episode none is reset: the next batch resets all, and twice would skip start states.
+        obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() and left.any() else next_obs
     return episodes
 
 
@@ -273,7 +273,7 @@ def train(args: Args, state: dict | None = None) -> float:
         for episode in episodes:
             ret = discounted_returns(episode.reward.sign() if clip_reward else episode.reward, args.gamma)
             weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)
-            # in parts, so that memory does not grow with the length of an episode of frames
+            # in parts, so that the gradient's memory does not grow with the length of an episode
             parts = (x.split(512) for x in (episode.obs, episode.action, ret))
             for obs, action, ret_p in zip(*parts, strict=True):
                 loss = weight * reinforce_loss(policy(obs).log_prob(action), ret_p)
@@ -401,7 +401,7 @@ class Run:
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
-            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():

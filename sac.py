@@ -78,7 +78,7 @@ class Args:
     eval_episodes: int = 10  # episodes of the final evaluation, with tanh(mu) as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, which cut episodes (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
-    resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
+    resume: str = ""  # checkpoint.pt to go on from, in its folder; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
@@ -100,7 +100,7 @@ class Policy(nn.Module):
         self.head = nn.Linear(256, 2 * action_size)
 
     def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean, log_std = self.head(self.body(obs)).chunk(2, dim=1)
+        mean, log_std = self.head(self.body(obs)).chunk(2, dim=-1)
         return mean, log_std.clamp(-20, 2)
 
     def sample(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -183,13 +183,13 @@ def squash(mean: torch.Tensor, log_std: torch.Tensor,
     u = mean + log_std.exp() * noise  # (B, A)
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)  # (B, A)
     log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))  # (B, A)
-    return torch.tanh(u), (log_normal - log_slope).sum(dim=1)
+    return torch.tanh(u), (log_normal - log_slope).sum(dim=-1)
 
 
 def soft_target(reward: torch.Tensor, terminated: torch.Tensor, next_q: torch.Tensor,
                 next_logp: torch.Tensor, alpha: torch.Tensor | float, gamma: float) -> torch.Tensor:
     """y (B,), Eq. (5), from next_q (2, B) of the target critic and (B,) reward, terminated, next_logp."""
-    next_value = next_q.amin(dim=0) - alpha * next_logp  # (B,), Eq. (3)
+    next_value = torch.minimum(*next_q) - alpha * next_logp  # (B,), Eq. (3)
     return reward + gamma * (1 - terminated) * next_value
 
 
@@ -201,7 +201,7 @@ def critic_loss(q: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 def policy_loss(logp: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor | float) -> torch.Tensor:
     """J_pi (), from logp (B,) and q (2, B) of reparameterised actions, which carry the gradient. Eq. (9).
     alpha must carry none."""
-    return (alpha * logp - q.amin(dim=0)).mean()
+    return (alpha * logp - torch.minimum(*q)).mean()
 
 
 def temperature_loss(log_alpha: torch.Tensor, logp: torch.Tensor, target_entropy: float) -> torch.Tensor:
@@ -211,7 +211,7 @@ def temperature_loss(log_alpha: torch.Tensor, logp: torch.Tensor, target_entropy
 
 @torch.no_grad()
 def polyak_update(target_net: nn.Module, net: nn.Module, tau: float) -> None:
-    """theta^- = tau * theta + (1 - tau) * theta^-, in place. Algorithm 1."""
+    """theta^- = tau * theta + (1 - tau) * theta^-, in place, without buffers (BatchNorm's). Algorithm 1."""
     for target_param, param in zip(target_net.parameters(), net.parameters(), strict=True):
         target_param.lerp_(param, tau)
 
@@ -423,7 +423,7 @@ class Run:
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
-            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():

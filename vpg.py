@@ -21,7 +21,8 @@ Where: Theorem 1 with G_t for Q, section 3 (any function of the state may be sub
     vpg_loss; H -> Categorical.entropy, Normal.entropy; V(s; phi) -> Critic; its fit -> value_loss and train,
     under "fit"; mean of past returns -> RunningMean; the rest as in reinforce.py
 Departs:
-    All departures of reinforce.py, except that there is a baseline.
+    All departures of reinforce.py, such as that a time limit ends G_t, to which V is fitted. But there is a
+    baseline.
     The return G_t stands for Q, in place of the paper's function approximator f_w.
     The entropy bonus is not Sutton's but that of Mnih et al. 2016, section 4.
     No GAE and no normalised advantages, which other programs add under this name.
@@ -59,9 +60,9 @@ class Args:
     seed: int = 1  # of all random numbers
     total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
     # changed from reinforce.py: with a baseline, larger steps are safe
-    learning_rate: float = 5e-3  # of the policy's optimizer
+    learning_rate: float = 5e-3  # of the policy's optimizer; reinforce.py has 1.5e-3
     num_envs: int = 8  # N, parallel environments
-    episodes_per_env: int = 4  # whole episodes from each environment in a batch
+    episodes_per_env: int = 4  # whole episodes of each environment in a batch; one without an end stalls it
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # over the steps of an episode
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
@@ -73,11 +74,11 @@ class Args:
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
-    num_threads: int = 0  # threads of torch (0: one for vectors, torch's own choice for frames)
+    num_threads: int = 0  # threads of torch (0: one for vectors, for frames as many as torch has)
     eval_episodes: int = 10  # episodes of the final evaluation, with the mode of pi as the action
     checkpoint_frequency: int = 10_000  # transitions between checkpoints, after a batch (0: first, last)
     capture_video: bool = False  # film an episode, up to 1 GB of frames, at checkpoints or with --evaluate
-    resume: str = ""  # checkpoint.pt to go on from; its arguments become the defaults
+    resume: str = ""  # checkpoint.pt to go on from, in its folder; its arguments become the defaults
     evaluate: str = ""  # checkpoint.pt or model.pt to evaluate instead of training
 
 
@@ -123,7 +124,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean) / self.log_std.exp()  # (B, A)
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -208,8 +209,8 @@ class RunningMean(nn.Module):
         self.register_buffer("count", torch.tensor(0.0))
 
     def update(self, x: torch.Tensor) -> None:
-        self.count = self.count + len(x)
-        self.mean = self.mean + (x - self.mean).sum() / self.count
+        self.count = self.count + x.numel()
+        self.mean = self.mean + (x.detach() - self.mean).sum() / self.count
 
 
 def discounted_returns(reward: torch.Tensor, gamma: float) -> torch.Tensor:
@@ -262,12 +263,13 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
         ended = terminated | truncated
         for env in left.nonzero()[0]:
             count += 1
-            steps[env].append((obs[env], action[env], np.float32(reward[env])))
+            steps[env].append((obs[env].copy(), action[env], np.float32(reward[env])))
             if ended[env]:
                 columns = (torch.from_numpy(np.array(x)).to(device) for x in zip(*steps[env], strict=True))
                 episodes.append(Episode(*columns, count))
                 steps[env], left[env] = [], left[env] - 1
-        obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
+        # After the last episode none is reset: the next batch resets all, and twice would skip start states.
+        obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() and left.any() else next_obs
     return episodes
 
 
@@ -315,7 +317,7 @@ def train(args: Args, state: dict | None = None) -> float:
         for episode in episodes:
             ret = discounted_returns(episode.reward.sign() if clip_reward else episode.reward, args.gamma)
             weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)
-            # in parts, so that memory does not grow with the length of an episode of frames
+            # in parts, so that the gradient's memory does not grow with the length of an episode
             parts = (x.split(512) for x in (episode.obs, episode.action, ret))
             for obs, action, ret_p in zip(*parts, strict=True):
                 # changed from reinforce.py: a baseline and an entropy bonus
@@ -466,7 +468,7 @@ class Run:
         """`parts` is what a checkpoint holds, and is loaded from `state` if there is one."""
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
-            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt")
+            sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
         if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():

@@ -19,8 +19,8 @@ from common import TESTS, VALUE, having, load, train
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import nn
 
-dqn, double_dqn, per_dqn, vpg, a2c, ppo, sac = map(
-    load, ("dqn", "double_dqn", "per_dqn", "vpg", "a2c", "ppo", "sac"))
+dqn, double_dqn, per_dqn, reinforce, vpg, a2c, ppo, sac = map(
+    load, ("dqn", "double_dqn", "per_dqn", "reinforce", "vpg", "a2c", "ppo", "sac"))
 CPU = "cpu"
 FILES = {path.stem: json.loads(path.read_text()) for path in (TESTS / "cases").glob("*.json")}
 
@@ -483,6 +483,9 @@ def test_no_gradient_through_advantages_and_targets():
         assert value.grad.tolist() == pytest.approx([-0.125, -0.5])  # .5 (V - 2 V) / 2
         assert logp.grad.tolist() == pytest.approx([-1.25, 0.5])
         value.grad = logp.grad = None
+    reinforce.reinforce_loss(logp, ret - value).backward()
+    assert value.grad is None and logp.grad.tolist() == pytest.approx([-2.5, 1])
+    logp.grad = None
     vpg.vpg_loss(logp, ret, value, zeros, 0.0).backward()
     assert value.grad is None and logp.grad.tolist() == pytest.approx([-2.5, 1])
     vpg.value_loss(value, 2 * value).backward()

@@ -60,6 +60,8 @@ def test_sampling_a_normal(script):
     same(drawn.mean(0), mean, atol=0.03, rtol=0)
     same(torch.cov(drawn.T), torch.diag((2 * log_std).exp()), atol=0.05, rtol=0)
     assert abs(torch.corrcoef(torch.stack([drawn[::2, 0], drawn[1::2, 0]]))[0, 1]) < 0.03
+    with pytest.raises(RuntimeError):  # (4,) would broadcast to (4, 4)
+        load(script).Normal(torch.zeros(4, 1), torch.zeros(1)).log_prob(torch.zeros(4))
 
 
 @pytest.mark.parametrize("script", having("Normal"))
@@ -267,9 +269,11 @@ def test_a_restored_norm_goes_on_alike(script):
 
 def test_running_mean_against_numpy():
     past, rows = vpg.RunningMean(), []
-    for size in 1, 5, 2, 100:
+    for size in (1,), (5,), (1, 2), (4, 25):
         rows.append(torch.randn(size) + 3)
-        past.update(rows[-1])
+        past.update(rows[-1].clone().requires_grad_())
+        rows[-1] = rows[-1].flatten()
+        assert not past.mean.requires_grad
         assert past.mean.item() == pytest.approx(torch.cat(rows).mean().item(), rel=1e-5)
     other = vpg.RunningMean()
     other.load_state_dict(past.state_dict())

@@ -113,6 +113,27 @@ def test_collect(num_envs, each):
             assert [part.dtype for part in episode[:3]] == [torch.float32, torch.int64, torch.float32]
 
 
+class Counting(gym.Env):
+    """Episodes of one step; observations are the number of resets."""
+
+    observation_space, action_space, count = Box(0, 100, (1,)), Discrete(2), 0
+
+    def reset(self, *, seed=None, options=None):
+        self.count += 1
+        return np.float32([self.count]), {}
+
+    def step(self, action):
+        return np.float32([self.count]), 1.0, True, False, {}
+
+
+@pytest.mark.parametrize("script", EPISODIC)
+def test_no_start_state_is_skipped(script):
+    """Between batches, too: environments may take turns, such as in who begins a game."""
+    envs = SyncVectorEnv([Counting] * 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+    batches = [load(script).collect(envs, parity, each, "cpu") for each in (1, 3, 1, 1)]
+    assert [episode.obs.item() for batch in batches for episode in batch][::2] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("script", EPISODIC)
 def test_batches_of_a_run(script, tmp_path, monkeypatch):
     """Of each environment as many episodes as told; their transitions, and no others, are counted, and each

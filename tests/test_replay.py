@@ -250,7 +250,7 @@ def test_a_restored_buffer_goes_on_alike(script, n_step, stack):
         assert all(isinstance(value, int | list | torch.Tensor) for value in state.values())
         assert len(state["obs"]) == min(2 * steps, buffer.size)
         assert buffer.size == 30 + (0 if script == "sac" else 2 * (n_step + stack - 1))
-        other = empty(script, 30, 2, game.shape, n_step)
+        other, _ = filled(script, 40, 30, 2, n_step, stack=stack)  # was in use
         other.load_state_dict(state)
         for name in [name for name, value in state.items() if isinstance(value, torch.Tensor)]:
             state[name].zero_()  # what was loaded is a copy
@@ -564,7 +564,7 @@ def test_a_restored_prioritized_buffer_draws_alike():
 
         for step in range(steps + 60):
             if step in (steps, steps + 1):  # learned, and not yet
-                others.append(empty("per_dqn", 30, 2, game.shape, 2))
+                others.append(filled("per_dqn", 40, 30, 2, 2, stack=4)[0])  # was in use
                 others[-1].load_state_dict(copy.deepcopy(buffer.state_dict()))
             transition = game.step()
             for each in [buffer, *others]:
