@@ -288,7 +288,7 @@ FAULTS = [  # script, old text, new text, what is wrong then, arguments of pytes
     # ---- sac.py
     ("sac", "2 * (math.log(2) - u - F.softplus(-2 * u))", "torch.log(1 - torch.tanh(u).square() + 1e-6)",
      "no gradient where tanh is 1", "test_equations.py -k where_tanh"),
-    ("sac", "(log_normal - log_slope).sum(dim=1)", "log_normal.sum(dim=1)",
+    ("sac", "(log_normal - log_slope).sum(dim=-1)", "log_normal.sum(dim=1)",
      "log pi is that of u, not of the action", "test_equations.py -k squashed"),
     ("sac", "torch.minimum(*next_q) - alpha * next_logp", "torch.minimum(*next_q)",
      "the target has no entropy", "test_equations.py -k sac_losses/target"),
