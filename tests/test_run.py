@@ -181,7 +181,7 @@ def test_train_in_a_thread_twice(script, tmp_path):
 
 FLAGS = ["--num-envs 3", "--seed 7 --num-threads 1", "--eval-episodes 1 --gamma 0.9", "--device cpu",
          "--checkpoint-frequency 0", "--clip-reward on", "--clip-reward off"]
-REPLAY_FLAGS = ["--train-frequency 1 --batch-size 1 --learning-starts 300", "--num-envs 7 --buffer-size 20"]
+REPLAY_FLAGS = ["--train-frequency 1 --batch-size 1 --learning-starts 299", "--num-envs 7 --buffer-size 20"]
 VALUE_FLAGS = ["--n-step 3 --num-envs 3", "--n-step 5 --buffer-size 16", "--target-network-frequency 1",
                "--start-e 0.5 --end-e 0 --exploration-fraction 0"]
 SAC_FLAGS = ["--no-autotune", "--no-autotune --alpha 2", "--no-autotune --alpha 0",
