@@ -30,7 +30,7 @@ PPO_MUJOCO = "--total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.
              " --checkpoint-frequency 100000"
 PPO_PONG = "--total-timesteps 4000000 --num-envs 8 --num-steps 128 --num-minibatches 4 --update-epochs 3" \
            " --gamma 0.99 --gae-lambda 0.95 --clip-coef 0.1 --ent-coef 0.01 --learning-rate 2.5e-4" \
-           " --checkpoint-frequency 100000"  # the paper's settings for Atari games, but for a constant clip
+           " --checkpoint-frequency 100000"  # the paper's for Atari, but for clip (constant) and vf-coef
 A2C_PONG = "--total-timesteps 4000000 --num-envs 16 --learning-rate 3e-3 --rmsprop-eps 3e-3" \
            " --checkpoint-frequency 100000"  # torch adds eps after the root, where 1e-5 is too small
 SGD, ADAM = "--optimizer sgd --learning-rate 1e-3", "--optimizer adam"
