@@ -6,8 +6,8 @@ checkpoint; without one, or if its command or its script has changed, it begins 
 command that started them are waited for. A suite leaves two files in benchmark/results/<suite>/:
 
     runs.csv    a row per run: mean of the final evaluation, wall time, commit, command, versions, machine
-    curves.csv  up to 100 rows per run, for the hundredths of its transitions: the last of them, and the mean
-                return of the training episodes that ended in them
+    curves.csv  up to 100 rows per run, for the hundredths of its transitions: the last of them, how many
+                training episodes ended in them, and their mean return
 """
 import argparse
 import contextlib
@@ -31,12 +31,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tqdm import tqdm
 
 
-def binned(episodes, total: int, bins: int = 100) -> list[tuple[int, float]]:
-    """(last transition, mean return) of each bin in which episodes ended; the last one takes any beyond."""
+def binned(episodes, total: int, bins: int = 100) -> list[tuple[int, float, int]]:
+    """(last transition, mean return, episodes) of each bin in which episodes ended; the last one takes any
+    beyond."""
     found = {}
     for step, episode_return in episodes:
         found.setdefault(min(math.ceil(step * bins / total), bins), []).append(episode_return)
-    return [(round(i * total / bins), sum(part) / len(part)) for i, part in sorted(found.items())]
+    return [(round(i * total / bins), sum(part) / len(part), len(part)) for i, part in sorted(found.items())]
 
 
 def is_stored(run: Run, results: Path) -> bool:
@@ -104,7 +105,8 @@ def harvest(run: Run, folder: Path, results: Path, commit: str) -> str:
            "command": run.command, "versions": versions("torch", "gymnasium", "numpy", "ale-py", "mujoco"),
            "machine": machine(gpu=run.environment.startswith("ALE/"))}
     with locked(folder.parent / "results.lock"):  # the curve first: a row in runs.csv says that all is there
-        points = [{"step": str(step), "return": f"{value:.6g}"} for step, value in curve]
+        points = [{"step": str(step), "return": f"{value:.6g}", "episodes": str(count)}
+                  for step, value, count in curve]
         store(run, results / run.suite / "curves.csv", points)
         store(run, results / run.suite / "runs.csv", [row])
     model.with_name("checkpoint.pt").unlink(missing_ok=True)

@@ -64,6 +64,9 @@ SUITES = {
 }
 
 
+SPREAD = "acrobot", "pendulum"  # their returns depend so much on the start that ten episodes say little
+
+
 class Run(NamedTuple):
     suite: str
     label: str
@@ -91,6 +94,7 @@ def runs_of(suite: str, only=None, seeds=None, total_timesteps=None) -> list[Run
         if only and script not in only or not (ROOT / f"{script}.py").exists():
             continue
         flags = run_line(script, env) if flags is None else flags
+        flags += " --eval-episodes 100" if suite in SPREAD else ""
         flags += f" --total-timesteps {total_timesteps}" if total_timesteps else ""
         for seed in map(str, seeds or range(1, count + 1)):
             words = f"python {script}.py --env-id {env} --seed {seed} {flags}".split()

@@ -27,13 +27,14 @@ class Result(NamedTuple):
     rows: list[dict]  # of runs.csv, by seed
     total: int  # transitions of a run
     evaluation: np.ndarray  # (S,) mean return of the final evaluation
-    curves: list[np.ndarray]  # S curves of (last transition of a bin, mean training return in it)
+    curves: list[np.ndarray]  # S curves of (last transition of a bin, mean training return in it, episodes)
 
     def training(self) -> np.ndarray:
-        """(S,) mean of each curve's points in the last 5 % of the transitions; (0,) without curves."""
-        late = [curve[curve[:, 0] > 0.95 * self.total, 1] for curve in self.curves]
-        return np.array([part.mean() if len(part) else curve[-1, 1]
-                         for part, curve in zip(late, self.curves, strict=True) if len(curve)])
+        """(S,) mean return of the episodes in the last 5 % of the transitions, or else in the last bin that
+        has one; (0,) without curves."""
+        curves = [curve for curve in self.curves if len(curve)]
+        late = [curve[curve[:, 0] > min(0.95 * self.total, curve[-1, 0] - 1)] for curve in curves]
+        return np.array([np.average(part[:, 1], weights=part[:, 2]) for part in late])
 
 
 def args_of(command: str):
@@ -47,11 +48,12 @@ def results_of(folder: Path) -> dict[str, Result]:
     """Label -> what is stored of its seeds in the folder of a suite."""
     runs, points = read(folder / "runs.csv"), {}
     for row in read(folder / "curves.csv"):
-        points.setdefault((row["label"], row["seed"]), []).append((int(row["step"]), float(row["return"])))
+        point = int(row["step"]), float(row["return"]), int(row["episodes"] or 1)  # runs of before: no count
+        points.setdefault((row["label"], row["seed"]), []).append(point)
     found = {}
     for label in dict.fromkeys(row["label"] for row in runs):
         rows = sorted((row for row in runs if row["label"] == label), key=lambda row: int(row["seed"]))
-        curves = [np.array(points.get((label, row["seed"]), [])).reshape(-1, 2) for row in rows]
+        curves = [np.array(points.get((label, row["seed"]), [])).reshape(-1, 3) for row in rows]
         total = args_of(rows[0]["command"]).total_timesteps
         found[label] = Result(rows, total, np.array([float(row["eval mean"]) for row in rows]), curves)
     return found
@@ -72,9 +74,13 @@ def interval(values: np.ndarray) -> tuple:
 
 
 def first_at(curve: np.ndarray, score: float, points: int = 5) -> float:
-    """The transition at which the mean of that many successive points first reaches the score, or inf."""
-    means = np.convolve(curve[:, 1], np.ones(points) / points, "valid") if len(curve) >= points else []
-    reached = np.flatnonzero(np.asarray(means) >= score)
+    """The transition at which the mean return of the episodes in so many successive points first reaches the
+    score, or inf."""
+    if len(curve) < points:
+        return math.inf
+    _, means, episodes = curve.T
+    sums, counts = (np.convolve(part, np.ones(points), "valid") for part in (means * episodes, episodes))
+    reached = np.flatnonzero(sums >= score * counts - 1e-9)
     return curve[reached[0] + points - 1, 0] if len(reached) else math.inf
 
 
@@ -107,19 +113,24 @@ def spread_of(values: np.ndarray, digits: int = 1) -> str:
 
 def suite_table(suite: str, results: dict[str, Result]) -> str:
     """A row per label: both ways of measuring, and for Pong where the curves cross 0 and 15."""
-    head = ["run", "seeds", "transitions", "evaluation", "its IQM", "95 % interval", "lowest",
-            "training, last 5 %"]
-    head += ["first above 0 at", "stays above 0 from", "first above 15 at"] if suite in PONG else []
+    seeds = max(len(result.rows) for result in results.values())
     rows = []
     for label, result in results.items():
         values = result.evaluation
-        ends = "{:,.1f} to {:,.1f}".format(*interval(values)) if len(values) >= FEWEST else UNKNOWN
-        middle = f"{iqm(values):,.1f}" if len(values) >= FEWEST else UNKNOWN
-        rows.append([label, len(values), f"{result.total:,}" if result.total else UNKNOWN, spread_of(values),
-                     middle, ends, f"{values.min():,.1f}", spread_of(result.training())])
+        row = {"run": label, "seeds": len(values), "transitions": f"{result.total:,}",
+               "evaluation": spread_of(values)}
+        if seeds >= FEWEST:
+            many = len(values) >= FEWEST
+            row["its IQM"] = f"{iqm(values):,.1f}" if many else UNKNOWN
+            row["95 % interval"] = "{:,.1f} to {:,.1f}".format(*interval(values)) if many else UNKNOWN
+        if seeds > 1:
+            row["lowest"] = f"{values.min():,.1f}"
+        row["training, last 5 %"] = spread_of(result.training())
         if suite in PONG:
-            rows[-1] += [*above(result.curves, 0), above(result.curves, 15)[0]]
-    return table(head, rows)
+            row["first above 0 at"], row["stays above 0 from"] = above(result.curves, 0)
+            row["first above 15 at"] = above(result.curves, 15)[0]
+        rows.append(row)
+    return table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def seeds_table(results: dict[str, Result]) -> str:
@@ -139,10 +150,10 @@ def suite_report(suite: str, results: dict[str, Result], figure: str, source: st
     every = [row for result in results.values() for row in result.rows]
     environment, machine, commits = ("; ".join(dict.fromkeys(row[name] for row in every))
                                      for name in ("environment", "machine", "commit"))
+    each = f"<details><summary>Each seed</summary>\n\n{seeds_table(results)}\n\n</details>\n\n"
     return (f"**{suite}** on {environment}: `python benchmark/learning.py --suite {suite}`\n\n"
             f"![{suite}]({figure})\n\n"
-            f"{suite_table(suite, results)}\n\n"
-            f"<details><summary>Each seed</summary>\n\n{seeds_table(results)}\n\n</details>\n\n"
+            f"{suite_table(suite, results)}\n\n{each if len(every) > len(results) else ''}"
             f"Commands and versions: [runs.csv]({source}). Commits: {commits}. Machine: {machine}.\n")
 
 
@@ -154,21 +165,20 @@ def board_rows(stored: dict[str, dict[str, Result]]) -> list[list]:
         for label, result in stored.get(suite, {}).items():
             steps = [first_at(curve, score) for curve in result.curves]
             seconds = [float(row["wall seconds"] or "nan") / result.total for row in result.rows]
-            minutes = [step * each / 60 for step, each in zip(steps, seconds, strict=True)]
-            known = math.isfinite(median(steps)) and not any(map(math.isnan, minutes))
-            commits = ", ".join(dict.fromkeys(row["commit"] for row in result.rows))
+            seconds = [step * each for step, each in zip(steps, seconds, strict=True)]
+            known = math.isfinite(median(steps)) and not any(map(math.isnan, seconds))
             rows.append((median(steps), [
                 f"{result.rows[0]['environment']}, {score:,}", label,
                 f"{sum(map(math.isfinite, steps))} of {len(steps)}",
                 f"{median(steps):,.0f}" if math.isfinite(median(steps)) else UNKNOWN,
-                f"{median(minutes):.1f}" if known else UNKNOWN, f"{result.total:,}", commits]))
+                f"{median(seconds):,.0f}" if known else UNKNOWN, f"{result.total:,}"]))
         found += [row for _, row in sorted(rows, key=lambda pair: pair[0])]
     return found
 
 
 def board_report(stored: dict[str, dict[str, Result]]) -> str:
-    head = ["environment, score", "run", "seeds that reach it", "transitions, median", "minutes, median",
-            "budget", "commit"]
+    head = ["environment, score", "run", "seeds that reach it", "transitions, median", "seconds, median",
+            "budget"]
     return table(head, board_rows(stored)) + "\n"
 
 
@@ -189,16 +199,21 @@ def score_of(row: dict) -> str:
     return text + (f" ± {float(row['spread']):,}" if row["spread"] else "")
 
 
-def verdict(ours: np.ndarray, theirs: float) -> str:
-    """Whether our mean is higher or lower by more than 1 % of theirs."""
+def verdict(ours: np.ndarray, theirs: float, spread: float, seeds: int) -> str:
+    """Whether our mean differs from theirs with p < .05 by Welch's t-test. Where their deviation is not known
+    (0), the test is whether their mean could be one more run of ours."""
     difference = ours.mean() - theirs
-    return "level" if abs(difference) <= 0.01 * abs(theirs) else "higher" if difference > 0 else "**lower**"
+    if len(ours) == 1 or difference == 0:
+        return "one seed" if difference else "equal"
+    p = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), len(ours), theirs, spread or 0,
+                                   seeds if spread else 1, equal_var=not spread).pvalue
+    return "undecided" if p >= 0.05 else "higher" if difference > 0 else "**lower**"
 
 
 def published_report(published: list[dict], stored: dict[str, dict[str, Result]]) -> str:
     """Every published number beside ours, measured the same way, with protocol and source."""
-    head = ["environment", "run", "measure", "ours", "seeds", "transitions", "updates", "theirs", "by",
-            "seeds", "version", "transitions", "updates", "ours is"]
+    head = ["environment", "run", "measure", "ours", "our seeds", "our transitions", "our updates", "theirs",
+            "by", "their seeds", "their version", "their transitions", "their updates", "ours is"]
     rows = []
     for row in published:
         result = stored.get(row["suite"], {}).get(row["label"])
@@ -212,7 +227,8 @@ def published_report(published: list[dict], stored: dict[str, dict[str, Result]]
         rows.append([row["environment"], row["label"], row["measure"] or UNKNOWN, *ours, score_of(row),
                      f"[{row['project']}]({row['source']})", row["seeds"] or UNKNOWN,
                      row["version"] or UNKNOWN, f"{int(row['transitions']):,}", updates,
-                     verdict(values, float(row["score"])) if len(values) else "not run"])
+                     verdict(values, float(row["score"]), float(row["spread"] or 0), int(row["seeds"] or 1))
+                     if len(values) else "not run"])
     return table(head, rows) + "\n"
 
 
@@ -267,7 +283,8 @@ def overestimation_report(rows: list[dict], source: str) -> str:
 
 
 def speed_report(rows: list[dict], source: str) -> str:
-    """The table of speed.csv, which source links to."""
+    """The table of speed.csv, which source links to, without the comparisons with the scripts of before."""
+    rows = [row for row in rows if row["against"] != "first edition"]
     head = ["row", "transitions/s", "against", "its transitions/s", "ratio", "lowest to highest", "rounds",
             "threads", "MB", "its MB", "commit"]
     cells = [[row["row"], row["ours"], row["against"], row["theirs"], row["ratio"],

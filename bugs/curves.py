@@ -72,7 +72,7 @@ def perform(patch: str, command: str, seed: int) -> list[dict]:
     curve = binned(episodes, int(command.partition("--total-timesteps ")[2].split()[0]), bins=25)
     key = {"command": command, "patch": patch, "seed": str(seed)}
     return [key | {"step": str(step), "return": f"{value:.6g}", "evaluation": evaluation}
-            for step, value in curve]
+            for step, value, _ in curve]
 
 
 def draw(rows: list[dict], path: Path) -> None:

@@ -1,5 +1,6 @@
 """The benchmark's suites name flags that exist, its results survive a crash, and its arithmetic is right."""
 import fcntl
+import functools
 import math
 import os
 import re
@@ -86,7 +87,7 @@ def test_run_line(tmp_path, monkeypatch):
 def test_binned():
     """Bins of 10 transitions: a bin holds its last transition, and the last one what is beyond the end."""
     episodes = [(1, 2.0), (10, 4.0), (11, 5.0), (35, 7.0), (103, 1.0), (99, 3.0)]
-    assert learning.binned(episodes, 100, 10) == [(10, 3.0), (20, 5.0), (40, 7.0), (100, 2.0)]
+    assert learning.binned(episodes, 100, 10) == [(10, 3.0, 2), (20, 5.0, 1), (40, 7.0, 1), (100, 2.0, 2)]
 
 
 def make_run(label: str = "dqn", seed: str = "1", command: str = "python dqn.py") -> suites.Run:
@@ -212,7 +213,8 @@ def write_results(results) -> None:
             row = {"eval mean": mean, "wall seconds": "120", "commit": "abc", "command": run.command,
                    "versions": "torch 2", "machine": "a machine"}
             learning.store(run, results / "cartpole" / "runs.csv", [row])
-            points = [{"step": str(step), "return": str(step * int(seed))} for step in (10, 20)]
+            points = [{"step": str(step), "return": str(step * int(seed)), "episodes": "1"}
+                      for step in (10, 20)]
             learning.store(run, results / "cartpole" / "curves.csv", points)
 
 
@@ -235,11 +237,22 @@ def test_statistics(tmp_path):
     assert tables.above([np.array([(20, 2), (30, 0)]), np.array([(20, 0), (40, 1)])], 0) == (
         "20 / 40", "never / 40")
     curve = np.array([(step, step) for step in range(1, 11)])
+    curve = np.c_[curve, np.ones(10)]
     assert tables.first_at(curve, 3) == 5  # the mean of 1 to 5
     assert tables.first_at(curve, 3.5) == 6 and tables.first_at(curve, 8) == 10
     assert tables.first_at(curve, 8.1) == math.inf == tables.first_at(curve[:4], 0)
-    assert tables.verdict(np.array([99.5]), 100) == "level"
-    assert tables.verdict(np.array([-99]), -95) == "**lower**"
+    curve[4, 2] = 5  # the fifth point has five episodes: (1 + 2 + 3 + 4 + 5 * 5) / 9
+    assert tables.first_at(curve, 35 / 9) == 5 and tables.first_at(curve, 3.9) == 6
+    result = tables.Result([], 10, np.zeros(1), [curve, np.array([(4, 2, 1), (5, 8, 3)])])
+    assert result.training().tolist() == [10, 8]  # of the last twentieth; of the last point there is
+    result = tables.Result([], 200, np.zeros(1), [np.array([(180, 0, 9), (192, 2, 1), (200, 8, 3)])])
+    assert result.training().tolist() == [6.5]
+    ours = np.array([98.0, 100.0, 102.0])  # a single run differs beyond 4.303 * 2 * sqrt(4 / 3) = 9.94
+    for theirs, word in (109.9, "undecided"), (110.0, "**lower**"), (90.0, "higher"), (100.0, "equal"):
+        assert tables.verdict(ours, theirs, 0, 1) == word
+    assert tables.verdict(np.array([99.5]), 100, 0, 1) == "one seed"
+    # Welch: of 97 +- 2 over 3 seeds t is 3 / sqrt(8 / 3) = 1.84, and 2.776 is needed; of 95.4 it is 2.82
+    assert tables.verdict(ours, 97, 2, 3) == "undecided" and tables.verdict(ours, 95.4, 2, 3) == "higher"
     dqn = "python dqn.py --learning-starts 1000 --train-frequency 4 --total-timesteps 5000"
     ppo = "python ppo.py --num-envs 2 --num-steps 8 --total-timesteps 17 --update-epochs 3"  # 2 minibatches
     assert (tables.updates_of(dqn), tables.updates_of(ppo)) == ("1,000", "12")
@@ -265,7 +278,7 @@ def test_plot(tmp_path):
     assert text.startswith("before\n<!-- cartpole -->\n**cartpole**") and "old" not in text
     assert "<!-- /cartpole -->\nafter\n" in text
     assert "| dqn | 5 | 20 | 500.0 ± 0.0 | 500.0 | 500.0 to 500.0 | 500.0 | 60.0 ± 31.6 |" in text
-    assert "| ppo | 3 | 20 | 502.0 ± 1.0 | - | - | 501.0 | 40.0 ± 20.0 |" in text
+    assert "| ppo | 3 | 20 | 502.0 ± 1.0 | - | - | 501.0 | 40.0 ± 20.0 |" in text  # fewer seeds than five
     assert "| ppo | evaluation | 501.0 | 502.0 | 503.0 |  |  |" in text
     subprocess.run(command, check=True)
     assert readme.read_text() == text
@@ -302,13 +315,18 @@ def table_rows(page: str, name: str, number: int = 0) -> list[list[str]]:
     return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in block.splitlines()][2:]
 
 
+def mean_of(points: list[tuple]) -> float:
+    """The mean return of all episodes of these points."""
+    return sum(value * count for _, value, count in points) / sum(count for _, _, count in points)
+
+
 def stored(suite: str) -> dict[str, dict]:
     """What a suite's files hold, by other code than that of the tables: label -> evaluations, curves..."""
     runs, points = (records.read(RESULTS / suite / name) for name in ("runs.csv", "curves.csv"))
     found = {}
     for run in sorted(runs, key=lambda run: int(run["seed"])):
-        curve = sorted((int(point["step"]), float(point["return"])) for point in points
-                       if (point["label"], point["seed"]) == (run["label"], run["seed"]))
+        curve = sorted((int(point["step"]), float(point["return"]), int(point["episodes"] or 1))
+                       for point in points if (point["label"], point["seed"]) == (run["label"], run["seed"]))
         mine = found.setdefault(run["label"], {"evaluation": [], "curves": [], "runs": []})
         mine["evaluation"].append(float(run["eval mean"]))
         mine["curves"].append(curve)
@@ -317,9 +335,9 @@ def stored(suite: str) -> dict[str, dict]:
         asked = mine["runs"][0]["command"].partition("--total-timesteps ")[2].split()
         script = mine["runs"][0]["script"]
         mine["total"] = int(asked[0]) if asked else load(script).Args().total_timesteps
-        late = [[value for step, value in curve if step > 0.95 * mine["total"]] for curve in mine["curves"]]
-        mine["training"] = [fmean(values) if values else curve[-1][1]
-                            for values, curve in zip(late, mine["curves"], strict=True)]
+        late = [[point for point in curve if point[0] > 0.95 * mine["total"]] or curve[-1:]
+                for curve in mine["curves"]]
+        mine["training"] = [mean_of(points) for points in late]
     return found
 
 
@@ -343,28 +361,31 @@ def spread(values: list[float]) -> list[float]:
 
 def suite_faults(page: str, suite: str) -> list:
     """Rows of a suite's two tables that are not as stored."""
-    rows, seeds = (table_rows(page, suite, number) for number in (0, 1))
-    if [row[0] for row in rows] != list(STORED[suite]) or len(seeds) != 2 * len(rows):
+    most = max(len(mine["runs"]) for mine in STORED[suite].values())
+    rows, seeds = table_rows(page, suite), table_rows(page, suite, 1) if most > 1 else []
+    if [row[0] for row in rows] != list(STORED[suite]) or len(seeds) != 2 * len(rows) * (most > 1):
         return ["labels"]
     faults = []
     for i, (row, (label, mine)) in enumerate(zip(rows, STORED[suite].items(), strict=True)):
         means = sorted(mine["evaluation"])
         middle = [fmean(means[len(means) // 4:len(means) - len(means) // 4])] if len(means) > 4 else []
         right = [row[1] == str(len(means)), row[2] == f"{mine['total']:,}", shows(row[3], *spread(means)),
-                 shows(row[4], *middle) or row[4] == "-" and not middle, shows(row[6], means[0]),
-                 shows(row[7], *spread(mine["training"]))]
+                 most < 5 or shows(row[4], *middle) or row[4] == "-" and not middle,
+                 most == 1 or shows(row[6 if most > 4 else 4], means[0])]
         if middle:
             low, high = (float(number.replace(",", "")) for number in row[5].split(" to "))
             right.append(means[0] - 0.05 <= low <= middle[0] + 0.05)
             right.append(middle[0] - 0.05 <= high <= means[-1] + 0.05)
+        row = row[7 if most > 4 else 5 if most > 1 else 4:]
+        right.append(shows(row[0], *spread(mine["training"])))
         if suite.startswith("pong"):
-            over = [[step for step, value in curve if value > 0] for curve in mine["curves"]]
-            under = [[0, *(step for step, value in curve if value <= 0)] for curve in mine["curves"]]
+            over = [[step for step, value, _ in curve if value > 0] for curve in mine["curves"]]
+            under = [[0, *(step for step, value, _ in curve if value <= 0)] for curve in mine["curves"]]
             stays = [[step for step in high if step > low[-1]] for high, low in zip(over, under, strict=True)]
-            high = [[step for step, value in curve if value > 15] for curve in mine["curves"]]
-            right.append(row[8:] == [" / ".join(f"{steps[0]:,}" if steps else "never" for steps in each)
+            high = [[step for step, value, _ in curve if value > 15] for curve in mine["curves"]]
+            right.append(row[1:] == [" / ".join(f"{steps[0]:,}" if steps else "never" for steps in each)
                                      for each in (over, stays, high)])
-        for cells, name in (seeds[2 * i], "evaluation"), (seeds[2 * i + 1], "training"):
+        for cells, name in zip(seeds[2 * i:2 * i + 2], ("evaluation", "training"), strict=False):
             right.append(cells[0] == label and cells[1].startswith(name))
             right.append(all(shows(cell, value) for cell, value in
                              zip([cell for cell in cells[2:] if cell.strip()], mine[name], strict=True)))
@@ -382,23 +403,38 @@ def board_faults(page: str) -> list[str]:
                       and STORED[suite][row[1]]["runs"][0]["environment"] == environment), None)
         if not suite:
             return [f"no run: {row[1]}"]
-        mine, reached, minutes = STORED[suite][row[1]], [], []
+        mine, reached, seconds = STORED[suite][row[1]], [], []
         for run, curve in zip(mine["runs"], mine["curves"], strict=True):
             steps = [curve[i][0] for i in range(4, len(curve))
-                     if sum(value for _, value in curve[i - 4:i + 1]) / 5 >= score - 1e-9]
+                     if mean_of(curve[i - 4:i + 1]) >= score - 1e-9]
             reached.append(steps[0] if steps else math.inf)
-            minutes.append(reached[-1] * float(run["wall seconds"] or "nan") / 60 / mine["total"])
+            seconds.append(reached[-1] * float(run["wall seconds"] or "nan") / mine["total"])
         middle = median(reached)
         there = sum(step < math.inf for step in reached)
         right = [score == BOARDS[suite], row[2] == f"{there} of {len(reached)}",
                  row[5] == f"{mine['total']:,}",
                  row[3] == "-" if middle == math.inf else shows(row[3], middle, digits=0),
-                 row[4] == "-" if middle == math.inf or math.isnan(sum(minutes))
-                 else shows(row[4], median(minutes)),
-                 set(row[6].split(", ")) == {run["commit"] for run in mine["runs"]}]
+                 row[4] == "-" if middle == math.inf or math.isnan(sum(seconds))
+                 else shows(row[4], median(seconds), digits=0)]
         faults += [f"{suite}: {row[1]}"] * (not all(right))
         seen.add((suite, row[1]))
     return faults if seen == {(suite, label) for suite in BOARDS for label in STORED[suite]} else ["rows"]
+
+
+@functools.cache
+def beyond_chance(values: tuple, score: float, deviation: float, seeds: str) -> bool:
+    """Welch's t-test with p < .05, or where theirs has no deviation, that of one more of ours."""
+    ours, freedom = stdev(values)**2, len(values) - 1
+    error = ours * (1 + 1 / len(values))
+    if deviation:
+        parts = ours / len(values), deviation**2 / int(seeds)
+        error = sum(parts)
+        freedom = error**2 / (parts[0]**2 / freedom + parts[1]**2 / (int(seeds) - 1))
+    least = math.atan2(abs(fmean(values) - score), (error * freedom)**0.5)  # of the angle; t is its tangent
+    angles = [(i + 0.5) * math.pi / 20_000 for i in range(10_000)]
+    weights = [math.cos(angle)**(freedom - 1) for angle in angles]  # Student's t, over the angle
+    beyond = sum(weight for angle, weight in zip(angles, weights, strict=True) if angle > least)
+    return beyond < 0.05 * sum(weights)
 
 
 def published_faults(page: str) -> list[str]:
@@ -417,9 +453,13 @@ def published_faults(page: str) -> list[str]:
         if mine:
             right += [row[2] == theirs["measure"], shows(row[3], *spread(mine[theirs["measure"]])),
                       row[4] == str(len(mine["runs"])), row[5] == f"{mine['total']:,}"]
-            difference = fmean(mine[theirs["measure"]]) - numbers[0]
-            word = ("level" if abs(difference) <= abs(numbers[0]) / 100 else
-                    "higher" if difference > 0 else "**lower**")
+            values = mine[theirs["measure"]]
+            difference = fmean(values) - numbers[0]
+            word = "higher" if difference > 0 else "**lower**"
+            if len(values) == 1 or not difference:
+                word = "one seed" if difference else "equal"
+            elif not beyond_chance(tuple(values), numbers[0], sum(numbers[1:]), theirs["seeds"]):
+                word = "undecided"
             right.append(row[13] == word)
         else:
             right += [row[3] == "-", row[13] == "not run"]
@@ -457,7 +497,8 @@ def speed_faults(page: str, front: str) -> list[str]:
     names = "row,ours,against,theirs,ratio,lowest,highest,rounds,threads,our MB,their MB,commit".split(",")
     rows = records.read(RESULTS / "speed.csv")
     shown = [[*row[:5], *row[5].split(" to "), *row[6:]] for row in table_rows(page, "speed")]
-    faults = ["speed"] * (shown != [[row[name] for name in names] for row in rows])
+    faults = ["speed"] * (shown != [[row[name] for name in names] for row in rows
+                                    if row["against"] != "first edition"])
     others = [name for name in ("stable-baselines3", "CleanRL") if name in {row["against"] for row in rows}]
     lines = table_rows(front, "speed")
     for name, *cells in lines:
@@ -527,7 +568,7 @@ def test_tables_are_the_stored_results():
 
 
 @pytest.mark.parametrize("name, checked", [
-    ("pong", (0, 1, 2, 3, 6, 7, 8, 9, 10)), ("cartpole", (1, 3, 4, 6, 7)), ("board", (1, 2, 3, 4, 5, 6)),
+    ("pong-n-step", range(9)), ("pong", range(8)), ("cartpole", (1, 3, 4, 6, 7)), ("board", (1, 2, 3, 4, 5)),
     ("published", (0, 1, 3, 4, 5, *range(7, 14))), ("speed", range(11)), ("overestimation", (1, 2, 3, 4, 5)),
     ("gpu", (1, 2, 3, 4, 5))])
 def test_a_wrong_cell_is_seen(name, checked):
