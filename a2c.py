@@ -72,11 +72,11 @@ class Args:
     num_envs: int = 8  # N, parallel environments
     num_steps: int = 5  # T, steps of each environment in a rollout
     gamma: float = 0.99  # discount per step
+    ent_coef: float = 0.01  # weight of the entropy
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
     norm_obs: bool = False  # normalise observations by their running mean and deviation, clip to +-10
     norm_reward: bool = False  # divide rewards by the running deviation of their discounted sum, clip to +-10
-    ent_coef: float = 0.01  # weight of the entropy
     clip_reward: Literal["auto", "on", "off"] = "auto"  # learn from the reward's sign (auto: on for frames)
     repeat_action_probability: float = 0.0  # sticky actions of Atari games
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # auto: cuda for frames if there is one, else cpu
@@ -170,6 +170,7 @@ class Body(nn.Module):
         return self.layers(obs)
 
 
+# changed from vpg.py: what follows the body is a step of its own, as the critic may share the body
 class Policy(nn.Module):
     """pi(. | s; theta), (B, *O) -> Categorical or Normal."""
 
@@ -355,8 +356,8 @@ def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
-    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
+    """Train, resume or evaluate, as `args` say. Return the evaluation's mean. `state` is the checkpoint, if
+    loaded already; resuming empties it. Changes torch's threads, flush_denormal and all global seeds."""
     state = state or load(args)
     # changed from vpg.py: processes share the environments; policy and critic in one module
     rank, world, envs, device = share(args)
@@ -384,16 +385,12 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.param_groups[0].update(lr=lr, alpha=args.rmsprop_alpha, eps=args.rmsprop_eps)
         rows = []
         for _ in range(args.num_steps):
-            # act
+            # act, step, store
             action = act(net.policy, obs, device)
-
-            # step
             next_obs, reward, terminated, truncated, _ = envs.step(to_env(action, space))
             step += args.num_envs
             ended = terminated | truncated
             run.log_episodes(step, reward, ended)
-
-            # store
             reward = np.sign(reward) if clip_reward else reward
             reward_sum = reward + args.gamma * reward_sum  # (N,), of the episode so far
             rows.append((obs, action, *np.float32((reward, reward_sum, terminated, truncated)), next_obs))
@@ -526,7 +523,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
-        returns += reward * running
+        returns[running] += reward[running]
         running &= ~(terminated | truncated)
         left -= 1
     envs.close()
@@ -548,7 +545,8 @@ class Run:
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
-        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+        total = args.total_timesteps
+        if state and total <= self.first_step and total != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
@@ -558,8 +556,7 @@ class Run:
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
-                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
         self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -582,13 +579,13 @@ class Run:
 
     def log_losses(self, step: int, **losses) -> None:
         """Log the first losses after each multiple of 1,000 transitions."""
-        if step // 1000 > self.logged // 1000:
+        if due(step, step - self.logged, 1000):
             self.logged = step
             self.write_episodes()
             losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
             for name, value in losses.items():
                 group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
-                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
+                self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run

@@ -158,9 +158,8 @@ class SumTree:
 class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    Each observation is stored once. Slot i + N has the next observation of slot i; where an episode ended,
-    `final_obs` has it. A 3-d observation is a stack of uint8 frames (not of colours), with zeros before the
-    episode's first frame: only the newest frame is kept, and stacked_obs rebuilds the stack.
+    So each observation is stored once; where an episode ended, `final_obs` has the one after it. A 3-d one is
+    a stack of uint8 frames, and only the newest is kept: stacked_obs adds the others, zeros before the first.
     The slots are the leaves of a sum tree. Where p_alpha is 0 a slot is not drawn. Copy a buffer by its
     state_dict: deepcopy and pickle would cut the tree's views.
     """
@@ -185,7 +184,7 @@ class ReplayBuffer:
         """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
         first = self.count % self.size
         slots = slice(first, first + len(reward))
-        for env in self.ended[slots].nonzero()[0]:
+        for env in self.ended[slots].nonzero()[0]:  # these steps are overwritten
             self.final_obs.pop(first + env, None)
         self.obs[slots] = obs[:, -1] if self.stack > 1 else obs
         self.action[slots], self.reward[slots], self.terminated[slots] = action, reward, terminated
@@ -236,11 +235,11 @@ class ReplayBuffer:
         """Observations (B, *O) of these slots."""
         if self.stack == 1:
             return self.obs[slot]
-        back = self.num_envs * np.arange(self.stack)[::-1]  # (4,), slots back to the frames, oldest first
-        slot = (slot[:, None] - back) % self.size  # (B, 4)
-        stack, ended = self.obs[slot], self.ended[slot[:, :-1]]  # (B, 4, 84, 84), (B, 3)
-        # Example: ended is [no, yes, no]. Frame 1 is the last of an episode, so frames 0 and 1 become zeros.
-        stack[:, :-1][np.logical_or.accumulate(ended[:, ::-1], axis=1)[:, ::-1]] = 0
+        slot = (slot[:, None] + self.num_envs * np.arange(1 - self.stack, 1)) % self.size  # (B, 4)
+        stack, same = self.obs[slot], np.ones(len(slot), bool)  # (B, 4, 84, 84), (B,)
+        for i in reversed(range(self.stack - 1)):  # frames of an earlier episode become zeros
+            same &= ~self.ended[slot[:, i]]
+            stack[~same, i] = 0
         return stack
 
     def state_dict(self) -> dict:
@@ -290,8 +289,8 @@ def act(q_net: nn.Module, obs: np.ndarray, epsilon: float, num_actions: int, dev
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
-    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
+    """Train, resume or evaluate, as `args` say. Return the evaluation's mean. `state` is the checkpoint, if
+    loaded already; resuming empties it. Changes torch's threads, flush_denormal and all global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -328,7 +327,7 @@ def train(args: Args, state: dict | None = None) -> float:
         # store
         saving = step >= args.total_timesteps or due(step, args.num_envs, args.checkpoint_frequency) > 0
         reward = np.sign(reward) if clip_reward else reward
-        buffer.add(obs, action, reward, terminated, truncated | saving, next_obs)
+        buffer.add(obs, action, reward, terminated, truncated | saving, next_obs)  # a checkpoint cuts, too
         obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() else next_obs
 
         # learn
@@ -367,8 +366,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     if args.per_eps == 0:
         sys.exit("--per-eps must be above 0, or a transition without TD error would never be drawn again")
     if len(obs_shape) == 3 and envs.reset(seed=args.seed)[0][:, :-1].any():
-        sys.exit(f"--env-id {args.env_id}: the older frames of an episode's first stack must be zeros"
-                 " (FrameStackObservation: padding_type='zero')")
+        sys.exit(f"--env-id {args.env_id}: frames before an episode must be zeros (padding_type='zero')")
     # changed from dqn.py: the tree takes 16 to 32 bytes a transition
     size = args.buffer_size * (46 + (84 * 84 if len(obs_shape) == 3 else 4 * obs_shape[0]))  # bytes
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
@@ -459,7 +457,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
-        returns += reward * running
+        returns[running] += reward[running]
         running &= ~(terminated | truncated)
         left -= 1
     envs.close()
@@ -481,7 +479,8 @@ class Run:
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
-        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+        total = args.total_timesteps
+        if state and total <= self.first_step and total != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
@@ -491,8 +490,7 @@ class Run:
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
-                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
         self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -515,13 +513,13 @@ class Run:
 
     def log_losses(self, step: int, **losses) -> None:
         """Log the first losses after each multiple of 1,000 transitions."""
-        if step // 1000 > self.logged // 1000:
+        if due(step, step - self.logged, 1000):
             self.logged = step
             self.write_episodes()
             losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
             for name, value in losses.items():
                 group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
-                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
+                self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run

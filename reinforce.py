@@ -101,9 +101,6 @@ class Categorical(NamedTuple):
         logp = self.logp.gather(-1, action.unsqueeze(-1)).squeeze(-1)  # (B,) or (B, K)
         return logp.sum(1) if logp.dim() == 2 else logp  # (B,)
 
-    def entropy(self) -> torch.Tensor:
-        return -(self.logp.exp() * self.logp).flatten(1).sum(1)  # (B,)
-
 
 class Normal(NamedTuple):
     """pi(. | s) over A independent continuous actions."""
@@ -121,10 +118,6 @@ class Normal(NamedTuple):
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
         z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
-
-    def entropy(self) -> torch.Tensor:
-        entropy = self.log_std + 0.5 * math.log(2 * math.pi * math.e)  # (A,)
-        return entropy.sum(-1).expand(self.mean.shape[:-1])  # (B,)
 
 
 def orthogonal(layer: nn.Module, gain: float = 2**0.5) -> nn.Module:
@@ -172,10 +165,7 @@ class Policy(nn.Module):
         self.head = orthogonal(nn.Linear(self.body.width, outputs), gain=0.01)
 
     def forward(self, obs: torch.Tensor) -> Categorical | Normal:
-        return self.dist(self.body(obs))
-
-    def dist(self, features: torch.Tensor) -> Categorical | Normal:
-        out = self.head(features)
+        out = self.head(self.body(obs))
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
@@ -237,8 +227,8 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
-    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
+    """Train, resume or evaluate, as `args` say. Return the evaluation's mean. `state` is the checkpoint, if
+    loaded already; resuming empties it. Changes torch's threads, flush_denormal and all global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -272,7 +262,7 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.zero_grad()
         for episode in episodes:
             ret = discounted_returns(episode.reward.sign() if clip_reward else episode.reward, args.gamma)
-            weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)
+            weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)  # a mean over episodes
             # in parts, so that the gradient's memory does not grow with the length of an episode
             parts = (x.split(512) for x in (episode.obs, episode.action, ret))
             for obs, action, ret_p in zip(*parts, strict=True):
@@ -380,7 +370,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
-        returns += reward * running
+        returns[running] += reward[running]
         running &= ~(terminated | truncated)
         left -= 1
     envs.close()
@@ -402,7 +392,8 @@ class Run:
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
-        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+        total = args.total_timesteps
+        if state and total <= self.first_step and total != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
@@ -412,8 +403,7 @@ class Run:
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
-                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
         self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -436,13 +426,13 @@ class Run:
 
     def log_losses(self, step: int, **losses) -> None:
         """Log the first losses after each multiple of 1,000 transitions."""
-        if step // 1000 > self.logged // 1000:
+        if due(step, step - self.logged, 1000):
             self.logged = step
             self.write_episodes()
             losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
             for name, value in losses.items():
                 group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
-                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
+                self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run

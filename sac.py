@@ -232,8 +232,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
-    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
+    """Train, resume or evaluate, as `args` say. Return the evaluation's mean. `state` is the checkpoint, if
+    loaded already; resuming empties it. Changes torch's threads, flush_denormal and all global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -402,7 +402,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
-        returns += reward * running
+        returns[running] += reward[running]
         running &= ~(terminated | truncated)
         left -= 1
     envs.close()
@@ -424,7 +424,8 @@ class Run:
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
-        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+        total = args.total_timesteps
+        if state and total <= self.first_step and total != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
@@ -434,8 +435,7 @@ class Run:
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
-                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
         self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -458,13 +458,13 @@ class Run:
 
     def log_losses(self, step: int, **losses) -> None:
         """Log the first losses after each multiple of 1,000 transitions."""
-        if step // 1000 > self.logged // 1000:
+        if due(step, step - self.logged, 1000):
             self.logged = step
             self.write_episodes()
             losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
             for name, value in losses.items():
                 group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
-                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
+                self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run

@@ -21,8 +21,7 @@ Where: Theorem 1 with G_t for Q, section 3 (any function of the state may be sub
     vpg_loss; H -> Categorical.entropy, Normal.entropy; V(s; phi) -> Critic; its fit -> value_loss and train,
     under "fit"; mean of past returns -> RunningMean; the rest as in reinforce.py
 Departs:
-    All departures of reinforce.py, such as that a time limit ends G_t, to which V is fitted. But there is a
-    baseline.
+    All departures of reinforce.py but the missing baseline. A time limit ends G_t, to which V is fitted.
     The return G_t stands for Q, in place of the paper's function approximator f_w.
     The entropy bonus is not Sutton's but that of Mnih et al. 2016, section 4.
     No GAE and no normalised advantages, which other programs add under this name.
@@ -89,6 +88,7 @@ class Episode(NamedTuple):
     end: int  # number of transitions in the batch when the episode ended
 
 
+# changed from reinforce.py: the entropy, for its bonus
 class Categorical(NamedTuple):
     """pi(. | s) over A discrete actions, or over K independent ones of up to A values each."""
 
@@ -110,6 +110,7 @@ class Categorical(NamedTuple):
         return -(self.logp.exp() * self.logp).flatten(1).sum(1)  # (B,)
 
 
+# changed from reinforce.py: the entropy, for its bonus
 class Normal(NamedTuple):
     """pi(. | s) over A independent continuous actions."""
 
@@ -177,10 +178,7 @@ class Policy(nn.Module):
         self.head = orthogonal(nn.Linear(self.body.width, outputs), gain=0.01)
 
     def forward(self, obs: torch.Tensor) -> Categorical | Normal:
-        return self.dist(self.body(obs))
-
-    def dist(self, features: torch.Tensor) -> Categorical | Normal:
-        out = self.head(features)
+        out = self.head(self.body(obs))
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
@@ -274,8 +272,8 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
 
 
 def train(args: Args, state: dict | None = None) -> float:
-    """Train by `args`, or by them resume or evaluate a checkpoint's `state`. Return the evaluation's mean.
-    Resuming empties `state`. It changes torch's threads, flush_denormal and the process's global seeds."""
+    """Train, resume or evaluate, as `args` say. Return the evaluation's mean. `state` is the checkpoint, if
+    loaded already; resuming empties it. Changes torch's threads, flush_denormal and all global seeds."""
     state = state or load(args)
     envs, device = set_up(args)
     check(args, envs)
@@ -316,7 +314,7 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.zero_grad()
         for episode in episodes:
             ret = discounted_returns(episode.reward.sign() if clip_reward else episode.reward, args.gamma)
-            weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)
+            weight = 1 / len(episodes) / (len(ret) if args.reduction == "mean" else 1)  # a mean over episodes
             # in parts, so that the gradient's memory does not grow with the length of an episode
             parts = (x.split(512) for x in (episode.obs, episode.action, ret))
             for obs, action, ret_p in zip(*parts, strict=True):
@@ -334,19 +332,19 @@ def train(args: Args, state: dict | None = None) -> float:
         optimizer.step()
 
         # fit, only after the policy's step: a V that knows these G_t would shrink G_t - V
-        obs, ret = torch.cat([episode.obs for episode in episodes]), torch.cat(rets)  # (B, *O), (B,)
-        size = 512 if len(obs_shape) == 3 else len(ret)  # of a part
+        all_obs, all_ret = torch.cat([episode.obs for episode in episodes]), torch.cat(rets)  # (B, *O), (B,)
+        size = 512 if len(obs_shape) == 3 else len(all_ret)  # of a part
         for _ in range(args.value_epochs if args.baseline == "value" else 0):
             fit_optimizer.zero_grad()
             fit_loss = 0.0
-            for obs_p, ret_p in zip(obs.split(size), ret.split(size), strict=True):
-                loss = value_loss(critic(obs_p), ret_p) * len(ret_p) / len(ret)
+            for obs, ret in zip(all_obs.split(size), all_ret.split(size), strict=True):
+                loss = value_loss(critic(obs), ret) * len(ret) / len(all_ret)
                 loss.backward()
                 fit_loss += loss.detach()
             fit_optimizer.step()
         if args.baseline == "mean":
-            past.update(ret)
-        run.log_losses(step, loss=policy_loss, entropy=entropy_sum / len(ret), value_loss=fit_loss)
+            past.update(all_ret)
+        run.log_losses(step, policy_loss=policy_loss, entropy=entropy_sum / len(all_ret), value_loss=fit_loss)
 
         # save
         if step >= args.total_timesteps or due(step, taken, args.checkpoint_frequency):
@@ -447,7 +445,7 @@ def evaluate(args: Args, eval_policy, film: Path | None = None) -> float:
     left = min(10_000, 10**9 // envs.render()[0].nbytes) if film else math.inf  # frames
     while running.any() and left > 0:
         obs, reward, terminated, truncated, _ = envs.step(eval_policy(obs))
-        returns += reward * running
+        returns[running] += reward[running]
         running &= ~(terminated | truncated)
         left -= 1
     envs.close()
@@ -469,7 +467,8 @@ class Run:
         self.args, self.parts, self.first_step, self.began = args, parts, state.get("step", 0), time.time()
         if state and (lacking := parts.keys() - state.keys()):
             sys.exit(f"the file lacks {', '.join(sorted(lacking))}: --resume takes a checkpoint.pt with it")
-        if state and self.first_step >= args.total_timesteps != state["args"]["total_timesteps"]:
+        total = args.total_timesteps
+        if state and total <= self.first_step and total != state["args"]["total_timesteps"]:
             sys.exit(f"--total-timesteps must be above {self.first_step}, where the checkpoint is")
         for name in parts if state else ():
             parts[name].load_state_dict(state.pop(name))  # pop: keep no second replay memory
@@ -479,8 +478,7 @@ class Run:
         print(f"run folder: {self.folder}", flush=True)
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
-        self.bar = tqdm(total=args.total_timesteps, initial=self.first_step,
-                        mininterval=0.1 if sys.stderr.isatty() else 60)  # seconds
+        self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
         self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
@@ -503,13 +501,13 @@ class Run:
 
     def log_losses(self, step: int, **losses) -> None:
         """Log the first losses after each multiple of 1,000 transitions."""
-        if step // 1000 > self.logged // 1000:
+        if due(step, step - self.logged, 1000):
             self.logged = step
             self.write_episodes()
             losses["SPS"] = (step - self.first_step) / (time.time() - self.began)
             for name, value in losses.items():
                 group = "charts" if name in ("epsilon", "learning_rate", "SPS") else "losses"
-                self.writer.add_scalar(f"{group}/{name}", torch.as_tensor(value).item(), step)
+                self.writer.add_scalar(f"{group}/{name}", value, step)
 
     def checkpoint(self, step: int, envs: VectorEnv, eval_policy) -> np.ndarray:
         """Save the run. Then begin new episodes, with all randomness seeded from (seed, step): a resumed run

@@ -213,29 +213,36 @@ def per_beta(script, beta_start, step, total_steps):
     return {"beta": script.linear_schedule(beta_start, 1, total_steps, step)}
 
 
+def entropy_of(dist):
+    """None in reinforce.py, which has no use for it."""
+    return dist.entropy() if hasattr(dist, "entropy") else None
+
+
 def categorical(script, logits, action):
     """Through the layers of a Policy behind its head."""
     rows = logits[0] if action.dim() == 2 else logits[:1]
     sizes = [len(row) for row in rows]
     policy = script.Policy((1,), MultiDiscrete(sizes) if action.dim() == 2 else Discrete(sizes[0]))
-    policy.head = nn.Identity()
+    policy.body = policy.head = nn.Identity()
     widest = max(sizes)
-    dist = policy.dist(torch.stack([  # the filling has logits that would be best
+    dist = policy(torch.stack([  # the filling has logits that would be best
         torch.cat([nn.functional.pad(part, (0, widest - len(part)), value=1e4) for part in row])
         for row in (logits if action.dim() == 2 else logits[:, None])]))
-    logp, entropy = dist.log_prob(action), dist.entropy()
-    return {"logp": logp, "entropy": entropy, **grads(logp.sum(), logits=logits),
-            **grads(entropy.sum(), "entropy_d_", logits=logits)}
+    logp, entropy = dist.log_prob(action), entropy_of(dist)
+    found = {"logp": logp, **grads(logp.sum(), logits=logits)}
+    return found if entropy is None else found | {
+        "entropy": entropy, **grads(entropy.sum(), "entropy_d_", logits=logits)}
 
 
 def gaussian(script, mean, log_std, action):
     policy = script.Policy((1,), Box(-1, 1, mean.shape[1:]))
-    policy.head = nn.Identity()
+    policy.body = policy.head = nn.Identity()
     policy.log_std.data = log_std.detach()
-    dist = policy.dist(mean)
+    dist = policy(mean)
     logp = dist.log_prob(action)
     slopes = grads(logp.sum(), mean=mean, log_std=policy.log_std)
-    return {"logp": logp, "entropy": dist.entropy()} | slopes
+    entropy = entropy_of(dist)
+    return {"logp": logp} | slopes | ({} if entropy is None else {"entropy": entropy})
 
 
 def rewards_to_go(script, reward, gamma):
@@ -247,7 +254,7 @@ def episodes(script, loss_of, logits, action, reward, gamma):
     rows = {"ret": [], "logp": [], "entropy": [], "episode_loss": []}
     for i in range(len(logits)):
         dist, ret = script.Categorical(logits[i].log_softmax(-1)), script.discounted_returns(reward[i], gamma)
-        logp, entropy = dist.log_prob(action[i]), dist.entropy()
+        logp, entropy = dist.log_prob(action[i]), entropy_of(dist)
         for name, x in zip(rows, (ret, logp, entropy, loss_of(i, logp, ret, entropy)), strict=True):
             rows[name].append(x)
     loss = sum(rows["episode_loss"]) / len(logits)
@@ -362,6 +369,7 @@ EQUATIONS = {
                                               for script in row[0]])
 def test_equation(equation, script):
     _, results, absent = EQUATIONS[equation]
+    absent += " entropy entropy_d_logits" if script == "reinforce" else ""
     name, _, part = equation.partition("/")
     cases = [case for case in FILES[name]["cases"] if case.get("part", "") == part and "dtype" not in case]
     assert cases
