@@ -124,8 +124,8 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    So each observation is stored once; where an episode ended, `final_obs` has the one after it. A 3-d one is
-    a stack of uint8 frames, and only the newest is kept: stacked_obs adds the others, zeros before the first.
+    Each observation is stored once. Where an episode ended, `final_obs` has the next one. Frame stacks (3-d
+    observations, uint8) are stored as single frames: only the newest frame of each observation is kept.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
