@@ -3,12 +3,12 @@
 # dependencies = ["torch>=2.13", "gymnasium[atari,classic-control,mujoco]>=1.4", "ale-py>=0.12", "numpy>=2.4",
 #                 "tyro>=1.0", "tensorboard>=2.21", "tqdm>=4.70", "moviepy>=2.2", "opencv-python-headless>=5"]
 # ///
-"""A2C: an actor, and a critic whose value replaces the rest of the return, so no update waits for an episode.
+"""A2C: an actor-critic that bootstraps the return from V(s), so that no update waits for an episode's end.
 
 Paper: Mnih et al., "Asynchronous Methods for Deep Reinforcement Learning", arXiv:1602.01783, ICML 2016.
-    Schulman et al. 2017, section 6.2, name its synchronous form, which steps all environments together.
-Adds: to vpg.py the bootstrap. Rollouts of --num-steps replace whole episodes, V(s) stands for the rest of the
-    return, and one step of one optimizer trains policy and critic. It is RMSprop.
+    Schulman et al. 2017, section 6.2, call the synchronous form A2C: all environments step together.
+Adds: to vpg.py, the bootstrap. Rollouts of --num-steps steps replace whole episodes. V(s) replaces the rest
+    of the return. One RMSprop optimizer trains policy and critic, with one step per rollout.
     Also new: gradient clipping, a falling learning rate, normalisation, several processes.
 
     R_t  = r_t + gamma * R_{t+1}. At a terminal state R_{t+1} = 0. Where the rollout ends or a time limit cuts
@@ -23,11 +23,11 @@ Departs:
     All environments step together, so no thread lags behind. A rollout goes on into the next episode.
     The loss is the mean over the rollout. In the paper each thread sums over t.
     The value loss has a factor of 1/2 and --vf-coef. The gradient's norm is clipped.
-    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
-    RMSprop adds eps after the root, the paper before it.
+    Time limits and checkpoints truncate episodes. The target still bootstraps there.
+    RMSprop adds eps outside the square root. The paper adds it inside.
     Frames get the network of Mnih et al. 2015, which policy and critic share; vectors get two MLPs.
-    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
-    Their deviation is a parameter of its own. In the paper (supplement) the network computes it.
+    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds. log pi is that of the raw draw.
+    The deviation of these actions is a parameter. In the paper (supplement) the network computes it.
     Observations and rewards can be normalised. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python a2c.py
@@ -64,11 +64,11 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     # changed from vpg.py: rollouts instead of episodes, one optimizer, normalisation
-    total_timesteps: int = 300_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
+    total_timesteps: int = 300_000  # transitions of all environments (in Atari games, of 4 frames each)
     learning_rate: float = 1e-3  # of RMSprop
     anneal_lr: bool = True  # the learning rate falls linearly to 0
-    rmsprop_alpha: float = 0.99  # decay of the mean square
-    rmsprop_eps: float = 1e-5  # added to its root
+    rmsprop_alpha: float = 0.99  # decay of the running mean of squared gradients
+    rmsprop_eps: float = 1e-5  # added to the square root of the running mean
     num_envs: int = 8  # N, parallel environments
     num_steps: int = 5  # T, steps of each environment in a rollout
     gamma: float = 0.99  # discount per step
@@ -134,7 +134,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A); view_as refuses (B, B)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -195,7 +195,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # with -inf, entropy is nan
         return Categorical(out.log_softmax(-1))
 
 
@@ -258,7 +258,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 
     V of a terminal state is 0. At a time limit and at the rollout's end V stands for the rest.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16). With lam = 1 it is Mnih et al. 2016, Algorithm S3.
-    Schulman et al. 2017 print T-t+1 for the last exponent of Eq. (11), which is T-t-1.
+    Schulman et al. 2017 print T-t+1 as the last exponent of Eq. (11); it should be T-t-1.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value  # (T, N)
     decay = gamma * lam * (1 - terminated) * (1 - truncated)  # (T, N)
@@ -307,8 +307,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def flatten(net: nn.Module) -> torch.Tensor:
     """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
-    operation then clips, averages or steps them all. Clear it by flat.grad.zero_(): after zero_grad() or a
-    later .to() the views are cut, and nothing is learned."""
+    operation then clips, averages or steps them all. Clear the gradients by flat.grad.zero_(): zero_grad() or
+    a later .to() would break the views, and the net would learn nothing."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -327,8 +327,8 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
 
 
 def share(args: Args) -> tuple[int, int, VectorEnv, str]:
-    """The processes that torchrun starts share the environments: return this one's rank, their number, its
-    environments and its device. Until run.checkpoint they all have the same seed."""
+    """Divide the environments among torchrun's processes. Return this process's rank, the number of processes
+    and this one's environments and device. All processes have the same seed until run.checkpoint."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and args.num_envs % world:
         sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
@@ -339,8 +339,8 @@ def share(args: Args) -> tuple[int, int, VectorEnv, str]:
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """Join the processes and return this one's Run. Only the first process writes and returns a mean, the
-    others nan. Their seeds are above 10**9, where no --seed is."""
+    """Join the process group and return this process's Run. Only the first process writes files, and its
+    run.finish returns the mean; the others return nan. Their seeds are above 10**9, the largest --seed."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
         distributed.init_process_group()  # after the optimizer: its imports would keep the group at exit
         atexit.register(distributed.destroy_process_group)
@@ -436,7 +436,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     whole = isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2 and not np.any(space.start)
     if not box and not whole:
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete or MultiDiscrete"
-                 " ones from 0, or vectors of bounded floats")
+                 " with start=0, or a bounded 1-d Box of floats")
     # changed from vpg.py: normalisation
     if frames and args.norm_obs:
         sys.exit("--norm-obs is for vectors; the network scales frames itself")
@@ -446,7 +446,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -557,10 +557,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -613,10 +613,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

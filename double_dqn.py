@@ -7,18 +7,18 @@ r"""Double DQN: the online network chooses the next action, and the target netwo
 
 Paper: van Hasselt, Guez and Silver, "Deep Reinforcement Learning with Double Q-learning", AAAI 2016,
     arXiv:1509.06461.
-Adds: to dqn.py a target in which one network chooses and another evaluates. The maximum of uncertain
-    estimates is on average too high. The estimate of another network at the same action is less so.
+Adds: to dqn.py a target in which one network chooses the action and another evaluates it. The maximum of
+    uncertain estimates is too high on average. Another network's estimate of that action is less biased.
 
     a*   = argmax_a Q(s', a; theta)      theta is the online network, theta^- the target network
     y    = r + gamma * (1 - terminated) * Q(s', a*; theta^-)
     loss = mean of (y - Q(s, a; theta))^2
-    --n-step n: y = sum_{i<k} gamma^i r_i + gamma^k * (1 - terminated) * Q(s_k, a*; theta^-), with a* of s_k
-                and k as in dqn.py
+    --n-step n: y = sum_{i<k} gamma^i r_i + gamma^k * (1 - terminated) * Q(s_k, a*; theta^-), where
+                a* = argmax_a Q(s_k, a; theta) and k is as in dqn.py
 
-Where: a*, target y, loss -> td_loss. The target is in section "Double DQN" and has no number: Eq. (4), before
-    it, is the target of Double Q-learning, which has a second set of weights. It is Eq. (6) of Wang et al.
-    2016. Copy to theta^- -> train
+Where: a*, target y, loss -> td_loss; copy to theta^- -> train. The target is in section "Double DQN" without
+    a number. Wang et al. 2016 number it (6). Eq. (4), just before it, is not this target but that of Double
+    Q-learning, which has a second set of weights.
     As in dqn.py: epsilon -> train, by linear_schedule; n-step return -> ReplayBuffer.sample; stacks of four
     frames -> ReplayBuffer.stacked_obs; reward clipping -> train
 Departs:
@@ -119,8 +119,8 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    Each observation is stored once. Where an episode ended, `final_obs` has the next one. Frame stacks (3-d
-    observations, uint8) are stored as single frames: only the newest frame of each observation is kept.
+    Each observation is stored once; `final_obs` adds the last observation of each ended episode. Frame stacks
+    (3-d, uint8) are stored as single frames: only the newest frame of each observation is kept.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -137,7 +137,7 @@ class ReplayBuffer:
         self.final_obs = {}  # slot of an episode's last step -> the observation after it
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        """Store a step of all environments, (N, ...) each. next_obs is from envs.step, never from reset."""
         first = self.count % self.size
         slots = slice(first, first + len(reward))
         for env in self.ended[slots].nonzero()[0]:  # these steps are overwritten
@@ -151,7 +151,7 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, device: str) -> Batch:
         """Draw transitions uniformly, with replacement. More than n steps of each env must be stored."""
-        # The newest n steps have no complete window, and with frames the oldest three no complete stack.
+        # Not drawn: the newest n steps (no next_obs yet) and, with frames, the oldest 3 (incomplete stacks).
         complete = self.count - self.n_step * self.num_envs
         drawable = min(complete, self.size - (self.n_step + self.stack - 1) * self.num_envs)
         start = (complete - 1 - torch.randint(drawable, (batch_size,)).numpy()) % self.size
@@ -197,7 +197,7 @@ class ReplayBuffer:
 
 
 def linear_schedule(start: float, end: float, duration: float, step: int) -> float:
-    """The value at `step` on a line from start to end that takes `duration` steps; end after it."""
+    """Linear interpolation: start at step 0, end from step `duration` on."""
     return start + (end - start) * min(step / max(duration, 1), 1)
 
 
@@ -285,7 +285,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     """Refuse what would go wrong silently or late."""
     space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
     if not isinstance(space, Discrete) or space.start != 0:
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones from 0")
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete with start=0")
     first, last = (args.n_step + 1) * args.num_envs, args.total_timesteps - args.train_frequency
     if not first <= args.learning_starts <= last:
         sys.exit("--learning-starts must be (n-step + 1) * num-envs to total-timesteps - train-frequency")
@@ -303,7 +303,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -414,10 +414,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -470,10 +470,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

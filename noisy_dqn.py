@@ -21,11 +21,11 @@ Where: Eq. (9) -> NoisyLinear.forward; Eqs. (10), (11) -> NoisyLinear.draw_noise
     As in dqn.py: n-step return -> ReplayBuffer.sample; stacks of four frames -> ReplayBuffer.stacked_obs;
     reward clipping, copy to zeta^- -> train
 Departs:
-    All departures of dqn.py, but its schedule of epsilon.
+    All departures of dqn.py except its schedule of epsilon.
     For vectors the first layer has no noise. In the paper all fully connected layers are noisy.
-    The first sigma is 4 / sqrt(p) by default, for CartPole, which the paper's --sigma-0 0.5 explores too
-    little. On Acrobot some seeds fail with 4, and none with the paper's.
-    The memory is filled by the noisy policy from the first step.
+    Sigma starts at 4 / sqrt(p) by default. With the paper's 0.5 (--sigma-0 0.5) the agent explores CartPole
+    too little. On Acrobot some seeds fail with 4; none fails with 0.5.
+    The noisy policy fills the replay memory from the first step.
     Parallel environments share the noise of an action.
     Evaluation is without noise.
 Run:
@@ -101,8 +101,8 @@ class Batch(NamedTuple):
 class NoisyLinear(nn.Module):
     """(mu_w + sigma_w * eps_w) x + mu_b + sigma_b * eps_b, (B, p) -> (B, q). Fortunato et al. 2018, Eq. (9).
 
-    The noise eps stays until draw_noise. It is no part of state_dict, so each network keeps its own, and
-    does not move with the layer: after .to(device) draw it anew. It stays in eval(), too.
+    The noise eps stays the same until draw_noise, also in eval(). It is not in state_dict, so each network
+    keeps its own. It does not move with the layer: call draw_noise after .to(device).
     """
 
     def __init__(self, p: int, q: int, sigma_0: float = 0.5):
@@ -155,8 +155,8 @@ class QNetwork(nn.Module):
 class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    Each observation is stored once. Where an episode ended, `final_obs` has the next one. Frame stacks (3-d
-    observations, uint8) are stored as single frames: only the newest frame of each observation is kept.
+    Each observation is stored once; `final_obs` adds the last observation of each ended episode. Frame stacks
+    (3-d, uint8) are stored as single frames: only the newest frame of each observation is kept.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -173,7 +173,7 @@ class ReplayBuffer:
         self.final_obs = {}  # slot of an episode's last step -> the observation after it
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        """Store a step of all environments, (N, ...) each. next_obs is from envs.step, never from reset."""
         first = self.count % self.size
         slots = slice(first, first + len(reward))
         for env in self.ended[slots].nonzero()[0]:  # these steps are overwritten
@@ -187,7 +187,7 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, device: str) -> Batch:
         """Draw transitions uniformly, with replacement. More than n steps of each env must be stored."""
-        # The newest n steps have no complete window, and with frames the oldest three no complete stack.
+        # Not drawn: the newest n steps (no next_obs yet) and, with frames, the oldest 3 (incomplete stacks).
         complete = self.count - self.n_step * self.num_envs
         drawable = min(complete, self.size - (self.n_step + self.stack - 1) * self.num_envs)
         start = (complete - 1 - torch.randint(drawable, (batch_size,)).numpy()) % self.size
@@ -326,7 +326,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     """Refuse what would go wrong silently or late."""
     space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
     if not isinstance(space, Discrete) or space.start != 0:
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones from 0")
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete with start=0")
     first, last = (args.n_step + 1) * args.num_envs, args.total_timesteps - args.train_frequency
     if not first <= args.learning_starts <= last:
         sys.exit("--learning-starts must be (n-step + 1) * num-envs to total-timesteps - train-frequency")
@@ -344,7 +344,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -455,10 +455,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -511,10 +511,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

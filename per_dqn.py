@@ -126,7 +126,7 @@ class QNetwork(nn.Module):
 
 
 class SumTree:
-    """A tree of sums over n leaves: `find` draws a leaf by its value. Schaul et al. 2016, appendix B.2.1.
+    """A binary tree of sums over n leaves: `find` looks up a prefix sum. Schaul et al. 2016, appendix B.2.1.
 
     Node i is the sum of nodes 2i and 2i + 1. Leaves 1, 2, 3, 4 make the nodes [unused, 10, 3, 7, 1, 2, 3, 4].
     Write to the leaves, node[2**depth:], then call update.
@@ -135,10 +135,10 @@ class SumTree:
     def __init__(self, n: int):
         self.depth = (n - 1).bit_length()
         self.node = np.zeros(2 << self.depth)
-        self.left, self.right = self.node[::2], self.node[1::2]  # views: the children of node i at i
+        self.left, self.right = self.node[::2], self.node[1::2]  # views: left[i], right[i] are i's children
 
     def update(self, leaf: np.ndarray) -> None:
-        """Recompute the sums above these leaves, (B,). No rounding error builds up, as no sum is adjusted."""
+        """Recompute the sums above these leaves, (B,), from their children: rounding errors do not add up."""
         node = leaf + (1 << self.depth)
         for _ in range(self.depth):
             node = node >> 1
@@ -158,10 +158,10 @@ class SumTree:
 class ReplayBuffer:
     """Replay memory D, a ring of slots: slot i holds a step of an environment, slot i + N its next step.
 
-    Each observation is stored once. Where an episode ended, `final_obs` has the next one. Frame stacks (3-d
-    observations, uint8) are stored as single frames: only the newest frame of each observation is kept.
-    The slots are the leaves of a sum tree. Where p_alpha is 0 a slot is not drawn. Copy a buffer by its
-    state_dict: deepcopy and pickle would cut the tree's views.
+    Each observation is stored once; `final_obs` adds the last observation of each ended episode. Frame stacks
+    (3-d, uint8) are stored as single frames: only the newest frame of each observation is kept.
+    The slots are the leaves of a sum tree. A slot with p_alpha 0 is never drawn. Copy a buffer by its
+    state_dict: deepcopy and pickle would make separate arrays of the tree's views.
     """
 
     def __init__(self, capacity: int, num_envs: int, obs_shape: tuple[int, ...], n_step: int, gamma: float):
@@ -181,7 +181,7 @@ class ReplayBuffer:
         self.final_obs = {}  # slot of an episode's last step -> the observation after it
 
     def add(self, obs, action, reward, terminated, truncated, next_obs) -> None:
-        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        """Store a step of all environments, (N, ...) each. next_obs is from envs.step, never from reset."""
         first = self.count % self.size
         slots = slice(first, first + len(reward))
         for env in self.ended[slots].nonzero()[0]:  # these steps are overwritten
@@ -192,8 +192,8 @@ class ReplayBuffer:
         for env in self.ended[slots].nonzero()[0].tolist():
             self.final_obs[first + env] = next_obs[env].copy()
         self.count += self.num_envs
-        # Example: frames, N = 1, n = 3, and slot 10 is new. The stack of slot 13, the oldest, has lost the
-        # frame that was in slot 10, and slot 7 now has its three steps. With vectors slot 10 itself is lost.
+        # Example: frames, N = 1, n = 3, slot 10 is new. Slot 13 may no longer be drawn, as its stack has lost
+        # the frame of slot 10; slot 7 may: its next_obs is stored now. With vectors slot 10 itself may not.
         frames, window = (self.stack - 1) * self.num_envs, self.n_step * self.num_envs  # slots ahead, back
         lost, complete = (first + frames) % self.size, (first - window) % self.size
         self.p_alpha[lost:lost + self.num_envs] = 0
@@ -201,8 +201,8 @@ class ReplayBuffer:
         self.pending += [*range(lost, lost + self.num_envs), *range(complete, complete + self.num_envs)]
 
     def sample(self, batch_size: int, device: str, beta: float) -> Batch:
-        """Draw transition i with probability P(i), Eq. (1), stratified: one from each of B equal parts of the
-        total. More than n steps of each env must be stored."""
+        """Draw transition i with probability P(i), Eq. (1). Stratified: one draw from each of B equal
+        segments of the total priority. More than n steps of each env must be stored."""
         self.tree.update(np.array(self.pending, int))
         self.pending.clear()
         uniform = torch.rand(batch_size, dtype=torch.float64).numpy()  # (B,)
@@ -224,8 +224,8 @@ class ReplayBuffer:
         return Batch(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def update_priorities(self, slot: torch.Tensor, td_error: torch.Tensor, alpha: float, eps: float) -> None:
-        """Store p^alpha, p = |td_error| + eps, of a batch, (B,) and (B,). Call it before the next add, after
-        which the slots may have other steps."""
+        """Store p^alpha, with p = |td_error| + eps, in these slots, (B,) each. Call it before the next add,
+        which may overwrite the slots."""
         p_alpha = (td_error.abs().cpu().double().numpy() + eps) ** alpha
         self.p_alpha[slot.cpu().numpy()] = p_alpha
         self.max_p_alpha = max(self.max_p_alpha, float(p_alpha.max()))
@@ -262,7 +262,7 @@ class ReplayBuffer:
 
 
 def linear_schedule(start: float, end: float, duration: float, step: int) -> float:
-    """The value at `step` on a line from start to end that takes `duration` steps; end after it."""
+    """Linear interpolation: start at step 0, end from step `duration` on."""
     return start + (end - start) * min(step / max(duration, 1), 1)
 
 
@@ -358,7 +358,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     """Refuse what would go wrong silently or late."""
     space, obs_shape = envs.single_action_space, envs.single_observation_space.shape
     if not isinstance(space, Discrete) or space.start != 0:
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete ones from 0")
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete with start=0")
     first, last = (args.n_step + 1) * args.num_envs, args.total_timesteps - args.train_frequency
     if not first <= args.learning_starts <= last:
         sys.exit("--learning-starts must be (n-step + 1) * num-envs to total-timesteps - train-frequency")
@@ -380,7 +380,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -491,10 +491,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -547,10 +547,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

@@ -24,8 +24,8 @@ Departs:
     Advantages are normalised in each minibatch; observations and rewards can be. Adam's eps is 1e-5.
     The gradient's norm is clipped. The value loss has a factor of 1/2, and can be clipped like the ratio.
     The learning rate falls to 0; on Atari the paper lets eps fall, too. --target-kl can end the epochs early.
-    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
-    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
+    Time limits and checkpoints truncate episodes. The target still bootstraps there.
+    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds. log pi is that of the raw draw.
     Frames get the network of Mnih et al. 2015. Weights are orthogonal at first. Defaults are for CartPole.
 Run:
     python ppo.py
@@ -65,20 +65,20 @@ class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
     # changed from a2c.py: reuse of a rollout, GAE(lambda), other defaults
-    total_timesteps: int = 100_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
+    total_timesteps: int = 100_000  # transitions of all environments (in Atari games, of 4 frames each)
     learning_rate: float = 1e-3  # of Adam
     anneal_lr: bool = True  # the learning rate falls linearly to 0
     adam_eps: float = 1e-5  # of Adam
     num_envs: int = 8  # N, parallel environments
     num_steps: int = 32  # T, steps of each environment in a rollout
     gamma: float = 0.98  # discount per step
-    num_minibatches: int = 2  # parts of a shuffled rollout, an update each; M = N T / parts
+    num_minibatches: int = 2  # minibatches in an epoch, one update each, of M = N T / num-minibatches steps
     update_epochs: int = 10  # K, passes over a rollout
     gae_lambda: float = 0.8  # lam, decay of the sum of TD errors
     clip_coef: float = 0.2  # eps: no gain from a ratio above 1 + eps if A > 0, below 1 - eps if A < 0
     clip_vloss: bool = False  # clip the change of V to +-eps in the value loss, too
     norm_adv: bool = True  # normalise the advantages of a minibatch
-    target_kl: float = 0.0  # end the epochs once the last minibatch's KL divergence is above it (0: never)
+    target_kl: float = 0.0  # stop after an epoch whose last minibatch's KL is above this (0: never)
     ent_coef: float = 0.0  # weight of the entropy; 0 as in the paper on MuJoCo
     vf_coef: float = 0.5  # weight of the value loss
     max_grad_norm: float = 0.5  # a longer gradient is scaled down to this norm (0: never)
@@ -140,7 +140,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A); view_as refuses (B, B)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -200,7 +200,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # with -inf, entropy is nan
         return Categorical(out.log_softmax(-1))
 
 
@@ -263,7 +263,7 @@ def gae(reward: torch.Tensor, value: torch.Tensor, next_value: torch.Tensor, ter
 
     V of a terminal state is 0. At a time limit and at the rollout's end V stands for the rest.
     Schulman et al. 2016 (arXiv:1506.02438), Eq. (16). With lam = 1 it is Mnih et al. 2016, Algorithm S3.
-    Schulman et al. 2017 print T-t+1 for the last exponent of Eq. (11), which is T-t-1.
+    Schulman et al. 2017 print T-t+1 as the last exponent of Eq. (11); it should be T-t-1.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value  # (T, N)
     decay = gamma * lam * (1 - terminated) * (1 - truncated)  # (T, N)
@@ -294,7 +294,7 @@ def ppo_loss(logp: torch.Tensor, old_logp: torch.Tensor, adv: torch.Tensor, valu
              vf_coef: float, ent_coef: float, clip_vloss: bool) -> tuple[torch.Tensor, dict]:
     """Loss () and its parts, from tensors of shape (B,) each. Schulman et al. 2017, Eqs. (7) and (9)."""
     adv, ret, old_logp, old_value = (x.detach() for x in (adv, ret, old_logp, old_value))  # (B,) each
-    log_ratio = (logp - old_logp).clamp(max=40)  # (B,), no gradient above 40: from e^44 on it would overflow
+    log_ratio = (logp - old_logp).clamp(max=40)  # (B,), no gradient above 40: its norm overflows from e^44 on
     ratio = log_ratio.exp()  # (B,)
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)  # (B,)
     policy_loss = -torch.min(ratio * adv, clipped * adv).mean()  # ()
@@ -328,8 +328,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 
 def flatten(net: nn.Module) -> torch.Tensor:
     """Put all parameters of `net` into one vector (P,) and their gradients into its grad, as views: one fast
-    operation then clips, averages or steps them all. Clear it by flat.grad.zero_(): after zero_grad() or a
-    later .to() the views are cut, and nothing is learned."""
+    operation then clips, averages or steps them all. Clear the gradients by flat.grad.zero_(): zero_grad() or
+    a later .to() would break the views, and the net would learn nothing."""
     flat = nn.utils.parameters_to_vector(net.parameters()).detach()  # (P,)
     flat.grad, end = torch.zeros_like(flat), 0
     for param in net.parameters():
@@ -348,8 +348,8 @@ def gather(x: torch.Tensor, world: int) -> torch.Tensor:
 
 
 def share(args: Args) -> tuple[int, int, VectorEnv, str]:
-    """The processes that torchrun starts share the environments: return this one's rank, their number, its
-    environments and its device. Until run.checkpoint they all have the same seed."""
+    """Divide the environments among torchrun's processes. Return this process's rank, the number of processes
+    and this one's environments and device. All processes have the same seed until run.checkpoint."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and args.num_envs % world:
         sys.exit(f"--num-envs must be a multiple of {world}, the number of processes, not {args.num_envs}")
@@ -360,8 +360,8 @@ def share(args: Args) -> tuple[int, int, VectorEnv, str]:
 
 
 def start(args: Args, state: dict, parts: dict, rank: int) -> "Run":
-    """Join the processes and return this one's Run. Only the first process writes and returns a mean, the
-    others nan. Their seeds are above 10**9, where no --seed is."""
+    """Join the process group and return this process's Run. Only the first process writes files, and its
+    run.finish returns the mean; the others return nan. Their seeds are above 10**9, the largest --seed."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not distributed.is_initialized():
         distributed.init_process_group()  # after the optimizer: its imports would keep the group at exit
         atexit.register(distributed.destroy_process_group)
@@ -465,7 +465,7 @@ def check(args: Args, envs: VectorEnv) -> None:
     whole = isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2 and not np.any(space.start)
     if not box and not whole:
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete or MultiDiscrete"
-                 " ones from 0, or vectors of bounded floats")
+                 " with start=0, or a bounded 1-d Box of floats")
     if frames and args.norm_obs:
         sys.exit("--norm-obs is for vectors; the network scales frames itself")
     # changed from a2c.py: minibatches
@@ -479,7 +479,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -590,10 +590,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -646,10 +646,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

@@ -13,21 +13,21 @@ Adds: nothing. It is the first of a chain: reinforce.py -> vpg.py -> a2c.py -> p
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of G_t log pi(a_t | s_t; theta)
     --reduction mean: the mean over t instead of the sum. It divides an episode's gradient by its length, so
-        the steps of short ones weigh more. Adam hides a constant factor but not this one; SGD hides none.
+        the steps of short episodes weigh more. Adam cancels constant factors, not this one; SGD cancels none.
 
 Where: Sutton's return R_t, here G_t (rewards-to-go) -> discounted_returns; Williams's Eq. (11), with G_t for
-    the whole reward -> reinforce_loss; whole episodes, as many from each environment -> collect;
+    the whole reward -> reinforce_loss; whole episodes, the same number from each environment -> collect;
     --reduction, mean over episodes -> train; Gumbel trick -> Categorical.sample
 Departs:
     Williams weighs an action by all rewards of its episode. Here only its own and later ones count.
-    They are discounted, but the factor gamma^t of the discounted objective is left out, as in most programs.
+    Rewards are discounted. The factor gamma^t of the discounted objective is left out, as in most programs.
     There is no baseline. Atari games are learned from the sign of the reward (--clip-reward).
-    A batch of episodes makes one step of Adam, in place of gradient ascent (--optimizer sgd).
-    Environments that wait for others to end their part of a batch play on. Nothing is learned from these
-    transitions, and --total-timesteps does not count them.
-    A time limit ends the sum like a terminal state: what would have come after it counts as 0.
+    A batch of episodes makes one step of Adam. The paper's gradient ascent is --optimizer sgd.
+    An environment that has finished its episodes plays on until the others have. These extra transitions are
+    not learned from, and --total-timesteps does not count them.
+    A time limit ends the sum like a terminal state: the rewards that would follow count as 0.
     Networks are MLPs of 64 and 64 tanh units, or that of Mnih et al. 2015. Weights are orthogonal at first.
-    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds; log pi is of the draw.
+    Actions of a Box are drawn, clipped to [-1, 1] and scaled to the bounds. log pi is that of the raw draw.
 Run:
     python reinforce.py
     python reinforce.py --env-id InvertedPendulum-v5 --total-timesteps 1000000
@@ -59,10 +59,10 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
-    total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
+    total_timesteps: int = 500_000  # transitions of all environments (in Atari games, of 4 frames each)
     learning_rate: float = 1.5e-3  # of the policy's optimizer
     num_envs: int = 8  # N, parallel environments
-    episodes_per_env: int = 4  # whole episodes of each environment in a batch; one without an end stalls it
+    episodes_per_env: int = 4  # whole episodes of each environment in a batch; an endless one stalls the run
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # over the steps of an episode
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
@@ -116,7 +116,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A); view_as refuses (B, B)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
 
@@ -169,7 +169,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # with -inf, entropy is nan
         return Categorical(out.log_softmax(-1))
 
 
@@ -205,8 +205,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: str) -> list[Episode]:
     """Play `episodes_per_env` new episodes in each environment; return them in the order in which they end.
 
-    An environment that has finished its own plays on, uncounted, until the others have. Taking whichever
-    episodes end first would favour short ones.
+    An environment that has finished its episodes plays on, uncounted, until the others have. A batch of the
+    episodes that end first, from any environment, would favour short ones.
     """
     obs, _ = envs.reset()
     left, steps, episodes, count = np.full(envs.num_envs, episodes_per_env), [[] for _ in obs], [], 0
@@ -221,7 +221,7 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
                 columns = (torch.from_numpy(np.array(x)).to(device) for x in zip(*steps[env], strict=True))
                 episodes.append(Episode(*columns, count))
                 steps[env], left[env] = [], left[env] - 1
-        # After the last episode none is reset: the next batch resets all, and twice would skip start states.
+        # No reset after the last episode: the next batch resets all, and a second reset skips a start state.
         obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() and left.any() else next_obs
     return episodes
 
@@ -253,7 +253,7 @@ def train(args: Args, state: dict | None = None) -> float:
         # act, step, store
         episodes = collect(envs, policy, args.episodes_per_env, device)
         run.episodes += [(step + e.end, e.reward.sum().item(), len(e.reward)) for e in episodes]
-        taken = episodes[-1].end  # this one ended last
+        taken = episodes[-1].end  # number of transitions in the batch
         step += taken
         run.bar.update(taken)
 
@@ -286,14 +286,14 @@ def check(args: Args, envs: VectorEnv) -> None:
     whole = isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2 and not np.any(space.start)
     if not box and not whole:
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete or MultiDiscrete"
-                 " ones from 0, or vectors of bounded floats")
+                 " with start=0, or a bounded 1-d Box of floats")
 
 
 # The rest is the same in all ten scripts: environments, evaluation, films, logs, checkpoints, arguments.
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -404,10 +404,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -460,10 +460,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

@@ -24,7 +24,7 @@ Departs:
     Before learning-starts the actions are uniformly random, and nothing is learned.
     The log of sigma is clamped to [-20, 2].
     Adam steps log alpha, which starts at log 0.2.
-    Time limits and checkpoints cut episodes but do not end the return: the target bootstraps there.
+    Time limits and checkpoints truncate episodes. The target still bootstraps there.
     Terminal states have value 0. The paper's equations have no terminal states.
     Actions are scaled to the environment's bounds. Networks, replay memory and log pi see them in [-1, 1].
     The budget is for Pendulum. The other defaults are those of the paper's Table 1, where it has them.
@@ -62,7 +62,7 @@ from tqdm import tqdm
 class Args:
     env_id: str = "Pendulum-v1"  # Gymnasium id: vector observations, and actions in a Box with finite bounds
     seed: int = 1  # of all random numbers
-    total_timesteps: int = 20_000  # transitions, as are all counts below
+    total_timesteps: int = 20_000  # transitions of all environments
     learning_rate: float = 3e-4  # of Adam, for policy, critic and temperature
     num_envs: int = 1  # N, parallel environments
     gamma: float = 0.99  # discount per step
@@ -149,7 +149,7 @@ class ReplayBuffer:
         self.data = Batch(*map(torch.from_numpy, arrays))
 
     def add(self, obs, action, reward, terminated, next_obs) -> None:
-        """Store a step of all environments, (N, ...) each. next_obs is never an observation after a reset."""
+        """Store a step of all environments, (N, ...) each. next_obs is from envs.step, never from reset."""
         slots = torch.arange(self.count, self.count + len(reward)) % self.size  # (N,)
         for ring, x in zip(self.data, (obs, action, reward, terminated, next_obs), strict=True):
             ring[slots] = torch.as_tensor(x, dtype=torch.float32)
@@ -317,11 +317,11 @@ def check(args: Args, envs: VectorEnv) -> None:
     if len(obs_shape) != 1:
         sys.exit(f"--env-id {args.env_id} has frames as observations; this script takes vectors")
     if not isinstance(space, Box) or space.dtype.kind != "f" or not space.is_bounded():
-        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes bounded floats")
+        sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes a bounded Box of floats")
     latest = args.total_timesteps - args.train_frequency
     if not args.num_envs <= args.learning_starts <= latest or args.num_envs > args.buffer_size:
         sys.exit("--learning-starts must be from num-envs to total-timesteps - train-frequency,"
-                 " --buffer-size num-envs or more")
+                 " and --buffer-size at least num-envs")
     if args.autotune and not args.alpha:
         sys.exit("--alpha must be above 0, unless --no-autotune keeps it at 0")
     size = args.buffer_size * 4 * (2 * obs_shape[0] + math.prod(space.shape) + 2)  # bytes
@@ -336,7 +336,7 @@ def check(args: Args, envs: VectorEnv) -> None:
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -436,10 +436,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -492,10 +492,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:

@@ -14,14 +14,14 @@ Adds: to reinforce.py a baseline and an entropy bonus. A baseline that depends o
     G_t  = sum of gamma^(k - t) r_k over k >= t, to the end of the episode
     loss = -(mean over episodes) sum over t of [(G_t - b(s_t)) log pi(a_t | s_t; theta) + ent_coef * H(s_t)]
     --baseline value: b = V(s; phi), fitted to G_t by its own optimizer after the policy's step
-               mean:  b = the mean of all G_t of the batches before
+               mean:  b = the mean of all G_t of earlier batches
                none:  b = 0
 
 Where: Theorem 1 with G_t for Q, section 3 (any function of the state may be subtracted), entropy bonus ->
     vpg_loss; H -> Categorical.entropy, Normal.entropy; V(s; phi) -> Critic; its fit -> value_loss and train,
     under "fit"; mean of past returns -> RunningMean; the rest as in reinforce.py
 Departs:
-    All departures of reinforce.py but the missing baseline. A time limit ends G_t, to which V is fitted.
+    All departures of reinforce.py except the missing baseline. V is fitted to G_t, which a time limit ends.
     The return G_t stands for Q, in place of the paper's function approximator f_w.
     The entropy bonus is not Sutton's but that of Mnih et al. 2016, section 4.
     No GAE and no normalised advantages, which other programs add under this name.
@@ -57,11 +57,11 @@ from tqdm import tqdm
 class Args:
     env_id: str = "CartPole-v1"  # Gymnasium id: vector observations, or an Atari game such as ALE/Pong-v5
     seed: int = 1  # of all random numbers
-    total_timesteps: int = 500_000  # transitions (Atari: of 4 frames), as is checkpoint-frequency
+    total_timesteps: int = 500_000  # transitions of all environments (in Atari games, of 4 frames each)
     # changed from reinforce.py: with a baseline, larger steps are safe
     learning_rate: float = 5e-3  # of the policy's optimizer; reinforce.py has 1.5e-3
     num_envs: int = 8  # N, parallel environments
-    episodes_per_env: int = 4  # whole episodes of each environment in a batch; one without an end stalls it
+    episodes_per_env: int = 4  # whole episodes of each environment in a batch; an endless one stalls the run
     gamma: float = 0.99  # discount per step
     reduction: Literal["sum", "mean"] = "sum"  # over the steps of an episode
     optimizer: Literal["adam", "sgd"] = "adam"  # of the policy
@@ -125,7 +125,7 @@ class Normal(NamedTuple):
         return self.mean  # (B, A)
 
     def log_prob(self, action: torch.Tensor) -> torch.Tensor:
-        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A), not by broadcasting
+        z = (action - self.mean).view_as(self.mean) / self.log_std.exp()  # (B, A); view_as refuses (B, B)
         return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)  # (B,)
 
     def entropy(self) -> torch.Tensor:
@@ -182,7 +182,7 @@ class Policy(nn.Module):
         if isinstance(self.space, Box):
             return Normal(out, self.log_std)
         if isinstance(self.space, MultiDiscrete):
-            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # -inf: nan in entropy
+            out = out.view(-1, *self.absent.shape).masked_fill(self.absent, -1e9)  # with -inf, entropy is nan
         return Categorical(out.log_softmax(-1))
 
 
@@ -250,8 +250,8 @@ def to_env(action: np.ndarray, space: gym.Space) -> np.ndarray:
 def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: str) -> list[Episode]:
     """Play `episodes_per_env` new episodes in each environment; return them in the order in which they end.
 
-    An environment that has finished its own plays on, uncounted, until the others have. Taking whichever
-    episodes end first would favour short ones.
+    An environment that has finished its episodes plays on, uncounted, until the others have. A batch of the
+    episodes that end first, from any environment, would favour short ones.
     """
     obs, _ = envs.reset()
     left, steps, episodes, count = np.full(envs.num_envs, episodes_per_env), [[] for _ in obs], [], 0
@@ -266,7 +266,7 @@ def collect(envs: VectorEnv, policy: nn.Module, episodes_per_env: int, device: s
                 columns = (torch.from_numpy(np.array(x)).to(device) for x in zip(*steps[env], strict=True))
                 episodes.append(Episode(*columns, count))
                 steps[env], left[env] = [], left[env] - 1
-        # After the last episode none is reset: the next batch resets all, and twice would skip start states.
+        # No reset after the last episode: the next batch resets all, and a second reset skips a start state.
         obs = envs.reset(options={"reset_mask": ended})[0] if ended.any() and left.any() else next_obs
     return episodes
 
@@ -304,7 +304,7 @@ def train(args: Args, state: dict | None = None) -> float:
         # act, step, store
         episodes = collect(envs, policy, args.episodes_per_env, device)
         run.episodes += [(step + e.end, e.reward.sum().item(), len(e.reward)) for e in episodes]
-        taken = episodes[-1].end  # this one ended last
+        taken = episodes[-1].end  # number of transitions in the batch
         step += taken
         run.bar.update(taken)
 
@@ -361,14 +361,14 @@ def check(args: Args, envs: VectorEnv) -> None:
     whole = isinstance(space, Discrete | MultiDiscrete) and len(space.shape) < 2 and not np.any(space.start)
     if not box and not whole:
         sys.exit(f"--env-id {args.env_id} has actions {space}; this script takes Discrete or MultiDiscrete"
-                 " ones from 0, or vectors of bounded floats")
+                 " with start=0, or a bounded 1-d Box of floats")
 
 
 # The rest is the same in all ten scripts: environments, evaluation, films, logs, checkpoints, arguments.
 
 
 class NoInfo(gym.Wrapper):
-    """Drop `info`, whose merging in Gymnasium can fail. Declare vectors float32, to which VectorEnv casts."""
+    """Drop `info`: Gymnasium can fail to merge infos. Declare vectors as float32, so VectorEnv casts them."""
 
     def __init__(self, env: gym.Env):
         super().__init__(env)
@@ -479,10 +479,10 @@ class Run:
         self.writer = SummaryWriter(self.folder, purge_step=self.first_step + 1)
         self.writer.add_text("args", "\n".join(f"    {name}: {value}" for name, value in vars(args).items()))
         self.bar = tqdm(total=total, initial=self.first_step, mininterval=0.1 if sys.stderr.isatty() else 60)
-        self.episodes, self.recent = [], []  # not written yet (each event wakes a thread); last 100 returns
+        self.episodes, self.recent = [], []  # to write together (a write wakes a thread); last 100 returns
 
     def log_episodes(self, step: int, reward: np.ndarray, ended: np.ndarray) -> None:
-        """Add a step of all environments. Note each episode that ends in it, at a transition of its own."""
+        """Add a step of all environments. Collect the episodes it ends, each under its own step number."""
         self.bar.update(step - self.bar.n)
         self.returns += reward
         self.lengths += 1
@@ -535,10 +535,10 @@ class Run:
         self.writer.flush()
         state = {name: part.state_dict() for name, part in parts.items()}
         values = [state]
-        for value in values:  # the list grows by what is in its dictionaries
+        for value in values:  # the loop also visits the values of nested dictionaries
             values += value.values() if isinstance(value, dict) else ()
             if torch.is_tensor(value) and value.is_floating_point() and not value.isfinite().all():
-                sys.exit(f"\nNaN or infinity at step {step}: stopped, and the last checkpoint is as it was")
+                sys.exit(f"\nNaN or infinity at step {step}: stopped; the last checkpoint is unchanged")
         state |= {"script": Path(__file__).stem, "args": asdict(self.args) | {"resume": ""}, "step": step}
         path = self.folder / name
         try:
