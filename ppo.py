@@ -32,9 +32,9 @@ Run:
     torchrun --nproc-per-node 2 ppo.py  # two processes share the environments; the first logs its episodes
     python ppo.py --env-id InvertedPendulum-v5 --total-timesteps 300000 --gamma 0.99 --gae-lambda 0.95 \
         --norm-obs --norm-reward
-    python ppo.py --env-id Hopper-v5 --total-timesteps 1000000 --num-envs 1 --num-steps 2048 --gamma 0.99 \
-        --gae-lambda 0.95 --num-minibatches 32 --learning-rate 3e-4 --norm-obs --norm-reward \
-        --checkpoint-frequency 100000
+    python ppo.py --env-id ALE/Pong-v5 --total-timesteps 4000000 --num-steps 128 --num-minibatches 4 \
+        --update-epochs 3 --gamma 0.99 --gae-lambda 0.95 --clip-coef 0.1 --ent-coef 0.01 \
+        --learning-rate 2.5e-4 --checkpoint-frequency 100000
 """
 import atexit
 import math
