@@ -205,7 +205,7 @@ def verdict(ours: np.ndarray, theirs: float, spread: float, seeds: int) -> str:
     difference = ours.mean() - theirs
     if len(ours) == 1 or difference == 0:
         return "one seed" if difference else "equal"
-    p = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), len(ours), theirs, spread or 0,
+    p = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), len(ours), theirs, spread,
                                    seeds if spread else 1, equal_var=not spread).pvalue
     return "undecided" if p >= 0.05 else "higher" if difference > 0 else "**lower**"
 

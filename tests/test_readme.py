@@ -283,7 +283,7 @@ def test_table_checker_catches():
 def recipe(words: list[str]) -> tuple:
     """What makes a run take as long as it does: its script and all its arguments but these."""
     args = dataclasses.asdict(parsed(words))
-    skipped = {"seed", "eval_epsilon", "checkpoint_frequency"}
+    skipped = {"seed", "eval_episodes", "eval_epsilon", "checkpoint_frequency"}
     return words[0], tuple(sorted((name, value) for name, value in args.items() if name not in skipped))
 
 
